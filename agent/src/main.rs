@@ -1,0 +1,2 @@
+//! lvs-agent
+fn main() {}

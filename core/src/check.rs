@@ -1,0 +1,1 @@
+//! Up or down, from probes.

@@ -1,0 +1,144 @@
+//! The lease: until when the leader may answer for the fleet's VIPs.
+//!
+//! *In*: datagrams of the lease plane, what Raft says, requests to vote, the clock. *Out*: datagrams, permission to vote, claims and
+//! releases. Raft decides who leads; this machine decides until when, and lets nobody vote a leader in while another's lease may run.
+
+pub mod profile;
+pub mod wire;
+
+use std::collections::BTreeSet;
+
+use crate::model::NodeId;
+use crate::time::Mono;
+pub use profile::{Profile, Timing};
+pub use wire::Message;
+
+/// Something that happened outside the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The moment named by [`Lease::deadline`] has come (or any other moment: spurious ones are harmless).
+    Timer,
+    /// An authenticated datagram of a fleet member arrived.
+    Datagram {
+        /// Its sender, from the authenticated header.
+        from: NodeId,
+        /// Its content.
+        message: Message,
+    },
+    /// Raft's view changed.
+    Raft(RaftView),
+    /// Raft heard from the leader of its term (an append or heartbeat). Liveness only: never part of a promise.
+    LeaderHeard,
+    /// The *applied* Raft configuration: every voter, of both halves of a joint one. A node that is not in it promises nothing.
+    Voters(BTreeSet<NodeId>),
+    /// How early this node campaigns after a promise ends (0 = most preferred director), and whether it may hold at all.
+    Standing(Standing),
+    /// Raft wants to take a step that could elect a leader; it waits for [`Effect::Pass`].
+    Gate(GateRequest),
+    /// The forwarding table for this epoch is in place: the claim may proceed.
+    TableReady {
+        /// The epoch of the [`Effect::Prepare`] that asked for it.
+        epoch: u64,
+    },
+    /// Give the lease up now: planned move, clean stop, carrier lost.
+    Abdicate,
+    /// The machine was suspended, or its clock went back: whatever it held is void.
+    Suspended,
+}
+
+/// What Raft says about itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RaftView {
+    /// Current term.
+    pub term: u64,
+    /// Leader of that term, if known.
+    pub leader: Option<NodeId>,
+    /// Whether this node leads *and* has committed an entry of its own term.
+    pub settled: bool,
+}
+
+/// Whether and how eagerly a node may become holder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Standing {
+    /// A director whose interfaces have carrier, whose plan is computed and whose kernel can do what the plan needs.
+    pub eligible: bool,
+    /// Position among those who campaign: directors by preference from 0; witnesses after every director.
+    pub rank: u8,
+    /// Only a realserver that votes: campaigns late, never holds.
+    pub witness: bool,
+}
+
+/// A Raft step that could elect a leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GateRequest {
+    /// Chosen by the caller; comes back in [`Effect::Pass`] or [`Effect::Drop`].
+    pub ticket: u64,
+    /// Who would lead.
+    pub candidate: NodeId,
+    /// The term in which it would lead.
+    pub term: u64,
+    /// Whether this step casts a vote (a real vote, or turning a won pre-vote into a candidacy), rather than only asking around.
+    pub binding: bool,
+}
+
+/// Something that the caller must now do, in the order given.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Effect {
+    /// Send a datagram.
+    Send {
+        /// To this node.
+        to: NodeId,
+        /// This message.
+        message: Message,
+    },
+    /// Let Raft take the step of that ticket.
+    Pass(u64),
+    /// Never take the step of that ticket: a newer request replaced it, or it is void.
+    Drop(u64),
+    /// Let Raft campaign. (The self-vote of a won pre-vote still goes through the gate.)
+    Campaign,
+    /// Make Raft step down from this term.
+    StepDown {
+        /// The term that is over for this node.
+        term: u64,
+    },
+    /// A lease was won: program what must stand before the VIP is claimed, then answer [`Input::TableReady`].
+    Prepare {
+        /// This tenure's number: the Raft term.
+        epoch: u64,
+    },
+    /// Hold: VIP, advert, gratuitous ARP, in that order, each only while `now < until`.
+    Claim {
+        /// This tenure's number.
+        epoch: u64,
+        /// End of the lease as known now; [`Effect::Extend`] moves it.
+        until: Mono,
+    },
+    /// The lease runs longer.
+    Extend {
+        /// New end.
+        until: Mono,
+    },
+    /// Let go at once: nothing may be emitted any more.
+    Release {
+        /// The tenure that is over.
+        epoch: u64,
+        /// Why.
+        why: Loss,
+    },
+}
+
+/// Why a tenure ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Loss {
+    /// No majority acknowledged in time.
+    Expired,
+    /// Raft has another leader or a higher term.
+    Deposed,
+    /// Asked to.
+    Abdicated,
+    /// Suspended, or the clock went back.
+    Suspended,
+    /// No longer eligible.
+    Ineligible,
+}

@@ -1,0 +1,68 @@
+//! The nouns of the desired state, as validated values: a [`Document`] that exists satisfies every rule that can be checked without
+//! knowing the fleet.
+
+mod node;
+mod pool;
+mod service;
+mod vip;
+
+pub use node::{Member, NodeId, NodeName, Role};
+pub use pool::{
+    Check, CheckKind, Discovery, DnsRecord, DnsSource, FileSource, Pool, PoolSource, RealServer,
+};
+pub use service::{Forwarding, Protocol, Scheduler, Service};
+pub use vip::{Attach, Auth, Checksum, Coexist, Vip, Vrrp, VrrpVersion};
+
+/// Everything that operators may ask of a fleet: one document, one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Document {
+    /// What concerns the fleet as a whole.
+    pub fleet: Fleet,
+    /// VIP groups, in the document's order.
+    pub vips: Vec<Vip>,
+    /// Pools of real servers, in the document's order.
+    pub pools: Vec<Pool>,
+    /// Virtual services, in the document's order.
+    pub services: Vec<Service>,
+}
+
+impl Document {
+    /// The VIP group of that name.
+    #[must_use]
+    pub fn vip(&self, name: &str) -> Option<&Vip> {
+        self.vips.iter().find(|vip| vip.name == name)
+    }
+
+    /// The pool of that name.
+    #[must_use]
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.name == name)
+    }
+}
+
+/// Policies of the fleet as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fleet {
+    /// Empty until the first document is applied; then it must be the name given to `lvs-agent init`.
+    pub name: String,
+    /// What a holder does without a quorum.
+    pub no_quorum: NoQuorum,
+    /// Whether a VIP group moves back to a preferred director that returns.
+    pub failback: Failback,
+}
+
+/// What happens to VIPs when no majority of voters can be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NoQuorum {
+    /// A VIP is held only under a lease: without a quorum nobody answers for it.
+    #[default]
+    Strict,
+}
+
+/// Whether a VIP group moves back to a preferred director that returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Failback {
+    /// It stays where it is until that holder fails or an operator moves it.
+    #[default]
+    Never,
+}

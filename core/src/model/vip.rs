@@ -1,0 +1,89 @@
+//! A VIP group: addresses that move together.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Addresses with one VRID, one interface and one holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vip {
+    /// 1 to 63 characters of `[a-z0-9-]`, unique among VIP groups.
+    pub name: String,
+    /// At least one, at most 20 (an advert that keepalived reads); no address is in two groups. IPv4.
+    pub addresses: Vec<IpAddr>,
+    /// The interface that carries them on a director: 1 to 15 bytes.
+    pub interface: String,
+    /// How a holder makes the addresses answer.
+    pub attach: Attach,
+    /// Names of directors, most preferred first; directors that are not listed come after, by id.
+    pub preference: Vec<String>,
+    /// How the group is announced.
+    pub vrrp: Vrrp,
+}
+
+/// How a holder makes its addresses answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Attach {
+    /// The address is added to the interface on claim and removed on release; the kernel answers ARP for it.
+    #[default]
+    Address,
+}
+
+/// VRRP announcement of a group (RFC 9568; version 2 as in RFC 3768).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vrrp {
+    /// Virtual router id, 1 to 255, unique per interface.
+    pub vrid: u8,
+    /// Default 2, as keepalived's.
+    pub version: VrrpVersion,
+    /// Between adverts. Version 2: 1 to 255 whole seconds. Version 3: 10 ms to 40.95 s in steps of 10 ms. Default 1 s.
+    pub advert_interval: Duration,
+    /// One number for the whole fleet, 1 to 254, default 200: a foreign backup must not see it drop when the holder changes.
+    pub priority: u8,
+    /// Version 2 only.
+    pub auth: Option<Auth>,
+    /// Version 3 over IPv4 only: whether the checksum covers a pseudo-header.
+    pub checksum: Checksum,
+    /// What a holder does beside a foreign master.
+    pub coexist: Coexist,
+}
+
+/// VRRP version on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum VrrpVersion {
+    /// RFC 3768.
+    #[default]
+    V2,
+    /// RFC 9568.
+    V3,
+}
+
+/// VRRPv2 authentication (RFC 2338 §5.3.6). Not a protection: the text is on the wire in clear.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// Simple text password, 1 to 8 bytes.
+    Pass(String),
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pass(…)")
+    }
+}
+
+/// What a version 3 checksum over IPv4 covers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Checksum {
+    /// The message and an IPv4 pseudo-header: keepalived's and FRR's default.
+    #[default]
+    Pseudo,
+    /// The message alone: what Cisco and Juniper send.
+    Plain,
+}
+
+/// What a holder does beside a foreign master.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Coexist {
+    /// It keeps its lease and stays silent while a foreign master that wins by RFC 9568's order is heard.
+    #[default]
+    Yield,
+}

@@ -1,0 +1,111 @@
+//! From what is and what should be to what to do.
+//!
+//! *In*: the observed kernel, the node's plan, the record of what is ours. *Out*: operations in the order in which they may be performed,
+//! each with its reason, so specific that performing one needs no decision.
+
+pub mod address;
+pub mod ipvs;
+pub mod order;
+pub mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+pub use table::{Counters, Destination, Method, ServiceKey, ServiceSpec, Table, VirtualService};
+
+/// What was read from one machine's kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The IPVS table; `None` if this kernel has no IPVS, or it was not asked because the node is no director.
+    pub table: Option<Table>,
+    /// Every IPv4 and IPv6 address, by interface.
+    pub addresses: BTreeSet<Address>,
+    /// Values of the sysctls that plans name.
+    pub sysctls: BTreeMap<Sysctl, i64>,
+}
+
+/// One address on one interface.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// Interface name.
+    pub interface: String,
+    /// The address.
+    pub address: IpAddr,
+    /// Prefix length.
+    pub prefix: u8,
+    /// Whether it carries lvsmesh's protocol mark (`IFA_PROTO`, Linux 5.18 and later).
+    pub marked: bool,
+}
+
+/// A sysctl below `/proc/sys/`, with slashes: `net/ipv4/conf/all/arp_ignore`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sysctl(pub String);
+
+/// What lvsmesh put into this machine's kernel, as recorded on its disk *before* it was put there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owned {
+    /// Services, with all their destinations.
+    pub services: BTreeSet<ServiceKey>,
+    /// Addresses: interface and address.
+    pub addresses: BTreeSet<(String, IpAddr)>,
+    /// Sysctls that were changed, with the value each had before.
+    pub sysctls: BTreeMap<Sysctl, i64>,
+}
+
+/// One change to the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// `IPVS_CMD_NEW_SERVICE`.
+    AddService(ServiceKey, ServiceSpec),
+    /// `IPVS_CMD_SET_SERVICE`.
+    SetService(ServiceKey, ServiceSpec),
+    /// `IPVS_CMD_DEL_SERVICE`; takes its destinations with it.
+    RemoveService(ServiceKey),
+    /// `IPVS_CMD_NEW_DEST`.
+    AddDestination(ServiceKey, SocketAddr, Destination),
+    /// `IPVS_CMD_SET_DEST`.
+    SetDestination(ServiceKey, SocketAddr, Destination),
+    /// `IPVS_CMD_DEL_DEST`.
+    RemoveDestination(ServiceKey, SocketAddr),
+    /// `RTM_NEWADDR`, /32 or /128, scope host on `lo`, with our protocol mark.
+    AddAddress {
+        /// Interface.
+        interface: String,
+        /// Address.
+        address: IpAddr,
+    },
+    /// `RTM_DELADDR`.
+    RemoveAddress {
+        /// Interface.
+        interface: String,
+        /// Address.
+        address: IpAddr,
+    },
+    /// Write a sysctl.
+    SetSysctl {
+        /// Which.
+        name: Sysctl,
+        /// To what.
+        value: i64,
+    },
+}
+
+/// One operation: what, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Op {
+    /// What to do.
+    pub action: Action,
+    /// Why, in one line.
+    pub reason: String,
+}
+
+/// Everything that one round has to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order in which they may be performed.
+    pub ops: Vec<Op>,
+    /// What must be in the owner record before the first operation (adoptions included).
+    pub record: Owned,
+    /// Services in the kernel that are neither planned nor ours; left alone.
+    pub foreign: BTreeSet<ServiceKey>,
+}

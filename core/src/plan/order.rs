@@ -1,0 +1,1 @@
+//! Which operation must precede which.

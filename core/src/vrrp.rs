@@ -1,0 +1,1 @@
+//! VRRP is announced, never obeyed.

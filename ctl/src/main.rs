@@ -1,0 +1,2 @@
+//! lvsctl
+fn main() {}
