@@ -41,7 +41,10 @@ pub enum Input {
         epoch: u64,
     },
     /// Give the lease up now: planned move, clean stop, carrier lost.
-    Abdicate,
+    Abdicate {
+        /// Who should campaign first; the others wait a little longer. A hint, not a right.
+        successor: Option<NodeId>,
+    },
     /// The machine was suspended, or its clock went back: whatever it held is void.
     Suspended,
 }
