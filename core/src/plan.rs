@@ -48,8 +48,17 @@ pub struct Owned {
     pub services: BTreeSet<ServiceKey>,
     /// Addresses: interface and address.
     pub addresses: BTreeSet<(String, IpAddr)>,
-    /// Sysctls that were changed, with the value each had before.
-    pub sysctls: BTreeMap<Sysctl, i64>,
+    /// Sysctls that were raised.
+    pub sysctls: BTreeMap<Sysctl, Raised>,
+}
+
+/// What was done to a sysctl.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Raised {
+    /// The value found there, to be given back.
+    pub before: i64,
+    /// The value written. If something else is there when the sysctl is given back, somebody wanted it so, and it stays.
+    pub ours: i64,
 }
 
 /// One change to the kernel.
@@ -104,8 +113,13 @@ pub struct Op {
 pub struct Plan {
     /// In the order in which they may be performed.
     pub ops: Vec<Op>,
-    /// What must be in the owner record before the first operation (adoptions included).
+    /// What must be in the owner record before the first operation (adoptions included): everything that is ours now or will be
+    /// on the way. A crash at any point leaves nothing of ours outside the record.
     pub record: Owned,
+    /// What the owner record should be once every operation has succeeded. If one failed, `record` stands until the next round.
+    pub settled: Owned,
+    /// What the plan wants and no operation does, each with the reason, in one line; an address waiting for an unreadable sysctl, say.
+    pub withheld: Vec<String>,
     /// Services in the kernel that are neither planned nor ours; left alone.
     pub foreign: BTreeSet<ServiceKey>,
 }
