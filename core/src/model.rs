@@ -4,6 +4,7 @@
 mod node;
 mod pool;
 mod service;
+pub mod text;
 mod vip;
 
 pub use node::{Member, NodeId, NodeName, Role};
@@ -59,10 +60,36 @@ pub enum NoQuorum {
     Strict,
 }
 
+impl NoQuorum {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Strict];
+
+    /// The document's word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+        }
+    }
+}
+
 /// Whether a VIP group moves back to a preferred director that returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Failback {
     /// It stays where it is until that holder fails or an operator moves it.
     #[default]
     Never,
+}
+
+impl Failback {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Never];
+
+    /// The document's word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+        }
+    }
 }

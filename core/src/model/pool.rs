@@ -36,6 +36,14 @@ pub struct RealServer {
     pub weight: u32,
 }
 
+impl RealServer {
+    /// Address and port.
+    #[must_use]
+    pub const fn socket_addr(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+}
+
 /// How real servers are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Discovery {
@@ -82,6 +90,21 @@ pub enum DnsRecord {
     Aaaa,
 }
 
+impl DnsRecord {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Srv, Self::A, Self::Aaaa];
+
+    /// The document's word: the record type in lower case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Srv => "srv",
+            Self::A => "a",
+            Self::Aaaa => "aaaa",
+        }
+    }
+}
+
 /// How a real server is probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
@@ -104,4 +127,17 @@ pub struct Check {
 pub enum CheckKind {
     /// A TCP connection is opened and closed.
     Tcp,
+}
+
+impl CheckKind {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Tcp];
+
+    /// The document's word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+        }
+    }
 }

@@ -35,6 +35,19 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// The document's word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+
     /// IP protocol number.
     #[must_use]
     pub const fn number(self) -> u8 {
@@ -111,4 +124,17 @@ pub enum Forwarding {
     /// Direct routing: the frame's destination MAC is changed, nothing else; ipvsadm's `-g`.
     #[default]
     Dr,
+}
+
+impl Forwarding {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Dr];
+
+    /// The document's word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dr => "dr",
+        }
+    }
 }

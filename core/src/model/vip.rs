@@ -28,6 +28,19 @@ pub enum Attach {
     Address,
 }
 
+impl Attach {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Address];
+
+    /// The document's word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+        }
+    }
+}
+
 /// VRRP announcement of a group (RFC 9568; version 2 as in RFC 3768).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vrrp {
@@ -57,6 +70,17 @@ pub enum VrrpVersion {
     V3,
 }
 
+impl VrrpVersion {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::V2 => 2,
+            Self::V3 => 3,
+        }
+    }
+}
+
 /// VRRPv2 authentication (RFC 2338 §5.3.6). Not a protection: the text is on the wire in clear.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Auth {
@@ -80,10 +104,37 @@ pub enum Checksum {
     Plain,
 }
 
+impl Checksum {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Pseudo, Self::Plain];
+
+    /// The document's word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pseudo => "pseudo",
+            Self::Plain => "plain",
+        }
+    }
+}
+
 /// What a holder does beside a foreign master.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Coexist {
     /// It keeps its lease and stays silent while a foreign master that wins by RFC 9568's order is heard.
     #[default]
     Yield,
+}
+
+impl Coexist {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Yield];
+
+    /// The document's word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Yield => "yield",
+        }
+    }
 }
