@@ -7,16 +7,21 @@ pub mod address;
 pub mod ipvs;
 pub mod order;
 pub mod table;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use crate::placement::NodePlan;
+pub use order::blocks;
 pub use table::{Counters, Destination, Method, ServiceKey, ServiceSpec, Table, VirtualService};
 
 /// What was read from one machine's kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// The IPVS table; `None` if this kernel has no IPVS, or it was not asked because the node is no director.
+    /// The IPVS table; `None` if this kernel has no IPVS, or it was not asked because the node is no director and the owner record
+    /// names no service.
     pub table: Option<Table>,
     /// Every IPv4 and IPv6 address, by interface.
     pub addresses: BTreeSet<Address>,
@@ -122,4 +127,63 @@ pub struct Plan {
     pub withheld: Vec<String>,
     /// Services in the kernel that are neither planned nor ours; left alone.
     pub foreign: BTreeSet<ServiceKey>,
+}
+
+/// Lists the operations that turn `observed` into what `plan` wants, touching only what is planned or ours.
+///
+/// What is already right is adopted: it enters the record and no operation names it. What is in the kernel and neither planned nor ours
+/// is left alone. Equal states give no operations.
+#[must_use]
+pub fn diff(observed: &Observed, plan: &NodePlan, owned: &Owned) -> Plan {
+    let source = format!("revision {}", plan.revision);
+    order::assemble(
+        ipvs::diff(observed.table.as_ref(), &plan.table, &owned.services, &source),
+        address::diff(observed, &plan.real_server, owned, &source),
+    )
+}
+
+/// Lists the operations that undo everything of ours, for a node that leaves the fleet. Sysctls get their value back, unless somebody
+/// has changed it since.
+///
+/// Unlike [`diff`] it also removes marked addresses from interfaces other than `lo`: nobody holds a lease on a node that has left.
+#[must_use]
+pub fn teardown(observed: &Observed, owned: &Owned) -> Plan {
+    let source = "a node that has left";
+    order::assemble(
+        ipvs::diff(observed.table.as_ref(), &Table::new(), &owned.services, source),
+        address::teardown(observed, owned, source),
+    )
+}
+
+impl std::fmt::Display for Sysctl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::fmt::Display for Action {
+    /// As a line of a log or a preview: `add real server 192.0.2.3:80 to tcp 192.0.2.1:80 (weight 3, route)`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AddService(key, spec) => write!(f, "add service {key} ({spec})"),
+            Self::SetService(key, spec) => write!(f, "set service {key} to {spec}"),
+            Self::RemoveService(key) => write!(f, "remove service {key}"),
+            Self::AddDestination(key, address, destination) => {
+                write!(f, "add real server {address} to {key} ({destination})")
+            }
+            Self::SetDestination(key, address, destination) => {
+                write!(f, "set real server {address} of {key} to {destination}")
+            }
+            Self::RemoveDestination(key, address) => {
+                write!(f, "remove real server {address} from {key}")
+            }
+            Self::AddAddress { interface, address } => {
+                write!(f, "add address {address} to {interface}")
+            }
+            Self::RemoveAddress { interface, address } => {
+                write!(f, "remove address {address} from {interface}")
+            }
+            Self::SetSysctl { name, value } => write!(f, "set {name} to {value}"),
+        }
+    }
 }

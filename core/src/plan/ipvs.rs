@@ -1,1 +1,155 @@
-//! Services and destinations.
+//! Services and destinations: the table as it is and as it should be give operations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use super::{Action, Destination, Op, ServiceKey, ServiceSpec, Table, VirtualService};
+
+/// What has to be done to the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableDiff {
+    /// Services added and changed, each followed by what its real servers need.
+    pub changes: Vec<Op>,
+    /// Services removed.
+    pub removals: Vec<Op>,
+    /// Services that are ours before the first operation.
+    pub record: BTreeSet<ServiceKey>,
+    /// Services that are ours after the last one.
+    pub settled: BTreeSet<ServiceKey>,
+    /// Services that are neither planned nor ours.
+    pub foreign: BTreeSet<ServiceKey>,
+}
+
+/// Lists the operations that make the services of `wanted` stand as wanted and take away those of ours that it does not name.
+///
+/// A service that had a real server with a weight, and should have one, never stands without one on the way. `source` says where the
+/// wish comes from, for the reasons. Without a table (`None`) nothing is known: nothing is done, and what is recorded stays so.
+#[must_use]
+pub fn diff(
+    observed: Option<&Table>,
+    wanted: &Table,
+    owned: &BTreeSet<ServiceKey>,
+    source: &str,
+) -> TableDiff {
+    let Some(observed) = observed else {
+        return TableDiff { record: owned.clone(), settled: owned.clone(), ..TableDiff::default() };
+    };
+
+    let mut out = TableDiff::default();
+    for (&key, want) in wanted {
+        diff_service(key, observed.get(&key), want, owned.contains(&key), source, &mut out.changes);
+        out.record.insert(key);
+        out.settled.insert(key);
+    }
+    for &key in observed.keys().filter(|key| !wanted.contains_key(key)) {
+        if owned.contains(&key) {
+            out.record.insert(key);
+            out.removals.push(Op {
+                action: Action::RemoveService(key),
+                reason: format!("ours, and not in the table of {source}"),
+            });
+        } else {
+            out.foreign.insert(key);
+        }
+    }
+    out
+}
+
+fn diff_service(
+    key: ServiceKey,
+    have: Option<&VirtualService>,
+    want: &VirtualService,
+    owned: bool,
+    source: &str,
+    ops: &mut Vec<Op>,
+) {
+    let none = BTreeMap::new();
+    let have_destinations = have.map_or(&none, |service| &service.destinations);
+
+    match have {
+        None => ops.push(Op {
+            action: Action::AddService(key, want.spec.clone()),
+            reason: if owned {
+                "recorded as ours, but gone from the kernel".into()
+            } else {
+                format!("in the table of {source}")
+            },
+        }),
+        Some(have) if have.spec != want.spec => ops.push(Op {
+            action: Action::SetService(key, want.spec.clone()),
+            reason: spec_difference(&have.spec, &want.spec),
+        }),
+        Some(_) => {}
+    }
+
+    for (&address, &destination) in &want.destinations {
+        if !have_destinations.contains_key(&address) {
+            ops.push(Op {
+                action: Action::AddDestination(key, address, destination),
+                reason: format!("in the table of {source}"),
+            });
+        }
+    }
+    // Weights that go up before weights that go to 0: a drain must not come before its replacement.
+    ops.extend(settings(key, have_destinations, want, |weight| weight > 0));
+    ops.extend(settings(key, have_destinations, want, |weight| weight == 0));
+    for &address in have_destinations.keys().filter(|at| !want.destinations.contains_key(at)) {
+        ops.push(Op {
+            action: Action::RemoveDestination(key, address),
+            reason: format!("not in the table of {source}"),
+        });
+    }
+}
+
+fn settings(
+    key: ServiceKey,
+    have: &BTreeMap<SocketAddr, Destination>,
+    want: &VirtualService,
+    weight: impl Fn(u32) -> bool,
+) -> Vec<Op> {
+    want.destinations
+        .iter()
+        .filter(|(_, want)| weight(want.weight))
+        .filter_map(|(&address, &want)| {
+            let have = *have.get(&address)?;
+            (have != want).then(|| Op {
+                action: Action::SetDestination(key, address, want),
+                reason: destination_difference(have, want),
+            })
+        })
+        .collect()
+}
+
+fn spec_difference(have: &ServiceSpec, want: &ServiceSpec) -> String {
+    let mut differences = Differences::default();
+    differences.note("scheduler", &have.scheduler, &want.scheduler);
+    differences.note("flags", &format!("{:#x}", have.flags), &format!("{:#x}", want.flags));
+    differences.note("timeout", &format!("{} s", have.timeout), &format!("{} s", want.timeout));
+    differences.note("netmask", &format!("{:#x}", have.netmask), &format!("{:#x}", want.netmask));
+    differences.note("engine", engine(have), engine(want));
+    differences.0.join("; ")
+}
+
+fn engine(spec: &ServiceSpec) -> &str {
+    spec.engine.as_deref().unwrap_or("none")
+}
+
+fn destination_difference(have: Destination, want: Destination) -> String {
+    let mut differences = Differences::default();
+    differences.note("weight", &have.weight.to_string(), &want.weight.to_string());
+    differences.note("method", &have.method.to_string(), &want.method.to_string());
+    differences.note("upper threshold", &have.upper.to_string(), &want.upper.to_string());
+    differences.note("lower threshold", &have.lower.to_string(), &want.lower.to_string());
+    differences.0.join("; ")
+}
+
+#[derive(Default)]
+struct Differences(Vec<String>);
+
+impl Differences {
+    fn note(&mut self, what: &str, have: &str, want: &str) {
+        if have != want {
+            self.0.push(format!("{what} is {have}, should be {want}"));
+        }
+    }
+}

@@ -29,6 +29,24 @@ pub enum ServiceKey {
     },
 }
 
+impl std::fmt::Display for ServiceKey {
+    /// `tcp 192.0.2.1:80`, `fwmark 7`, `fwmark 7 ipv6`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self::Address { protocol, address, port } => {
+                let protocol = match protocol {
+                    Protocol::Tcp => "tcp",
+                    Protocol::Udp => "udp",
+                    Protocol::Sctp => "sctp",
+                };
+                write!(f, "{protocol} {}", SocketAddr::new(address, port))
+            }
+            Self::Mark { ipv6: false, mark } => write!(f, "fwmark {mark}"),
+            Self::Mark { ipv6: true, mark } => write!(f, "fwmark {mark} ipv6"),
+        }
+    }
+}
+
 /// Settings of a virtual service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceSpec {
@@ -49,6 +67,22 @@ impl ServiceSpec {
     pub const PERSISTENT: u32 = 0x1;
     /// `IP_VS_SVC_F_ONEPACKET`.
     pub const ONE_PACKET: u32 = 0x4;
+}
+
+impl std::fmt::Display for ServiceSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.scheduler)?;
+        if self.flags & Self::PERSISTENT != 0 {
+            write!(f, ", persistent {} s", self.timeout)?;
+        }
+        if self.flags & !Self::PERSISTENT != 0 {
+            write!(f, ", flags {:#x}", self.flags & !Self::PERSISTENT)?;
+        }
+        if let Some(engine) = &self.engine {
+            write!(f, ", engine {engine}")?;
+        }
+        Ok(())
+    }
 }
 
 /// A virtual service.
@@ -86,6 +120,28 @@ pub enum Method {
     Route,
     /// 4: `Bypass`.
     Bypass,
+}
+
+impl std::fmt::Display for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "weight {}, {}", self.weight, self.method)?;
+        if (self.upper, self.lower) != (0, 0) {
+            write!(f, ", thresholds {} and {}", self.upper, self.lower)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Method {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Masq => "masq",
+            Self::Local => "local",
+            Self::Tunnel => "tunnel",
+            Self::Route => "route",
+            Self::Bypass => "bypass",
+        })
+    }
 }
 
 /// What the kernel counts for a destination.

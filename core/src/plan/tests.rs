@@ -1,0 +1,492 @@
+//! The promises of a plan, on random kernels and on the cases that operators meet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use proptest::collection::{btree_map, btree_set};
+use proptest::prelude::*;
+
+use super::address::real_server_fault;
+use super::*;
+use crate::model::Protocol;
+use crate::placement::{NodePlan, RealServerSide};
+
+const IGNORE: &str = "net/ipv4/conf/all/arp_ignore";
+const ANNOUNCE: &str = "net/ipv4/conf/all/arp_announce";
+
+/// The plainest kernel that gives the errors of the real one.
+fn perform(kernel: &mut Observed, action: &Action) -> Result<(), &'static str> {
+    match action {
+        Action::AddService(key, spec) => {
+            let table = kernel.table.as_mut().ok_or("ENOENT: no IPVS")?;
+            if table.contains_key(key) {
+                return Err("EEXIST");
+            }
+            let service = VirtualService { spec: spec.clone(), destinations: BTreeMap::new() };
+            table.insert(*key, service);
+        }
+        Action::SetService(key, spec) => service(kernel, key)?.spec = spec.clone(),
+        Action::RemoveService(key) => {
+            let table = kernel.table.as_mut().ok_or("ENOENT: no IPVS")?;
+            table.remove(key).ok_or("ESRCH")?;
+        }
+        Action::AddDestination(key, address, destination) => {
+            let destinations = &mut service(kernel, key)?.destinations;
+            if destinations.insert(*address, *destination).is_some() {
+                return Err("EEXIST");
+            }
+        }
+        Action::SetDestination(key, address, destination) => {
+            let have = service(kernel, key)?.destinations.get_mut(address).ok_or("ENOENT")?;
+            if have == destination {
+                return Err("nothing to set");
+            }
+            *have = *destination;
+        }
+        Action::RemoveDestination(key, address) => {
+            service(kernel, key)?.destinations.remove(address).ok_or("ENOENT")?;
+        }
+        Action::AddAddress { interface, address } => {
+            let fresh = host_address(interface, *address, true);
+            if kernel.addresses.contains(&host_address(interface, *address, false))
+                || !kernel.addresses.insert(fresh)
+            {
+                return Err("EEXIST");
+            }
+        }
+        Action::RemoveAddress { interface, address } => {
+            let found = [true, false]
+                .map(|marked| kernel.addresses.remove(&host_address(interface, *address, marked)));
+            if !found.contains(&true) {
+                return Err("EADDRNOTAVAIL");
+            }
+        }
+        Action::SetSysctl { name, value } => {
+            let have = kernel.sysctls.get_mut(name).ok_or("ENOENT")?;
+            if have == value {
+                return Err("nothing to set");
+            }
+            *have = *value;
+        }
+    }
+    Ok(())
+}
+
+fn service<'a>(
+    kernel: &'a mut Observed,
+    key: &ServiceKey,
+) -> Result<&'a mut VirtualService, &'static str> {
+    kernel.table.as_mut().ok_or("ENOENT: no IPVS")?.get_mut(key).ok_or("ESRCH")
+}
+
+fn host_address(interface: &str, address: IpAddr, marked: bool) -> Address {
+    let prefix = if address.is_ipv4() { 32 } else { 128 };
+    Address { interface: interface.into(), address, prefix, marked }
+}
+
+fn ip(last: u8) -> IpAddr {
+    Ipv4Addr::new(192, 0, 2, last).into()
+}
+
+fn key(last: u8) -> ServiceKey {
+    match last {
+        9 => ServiceKey::Mark { ipv6: false, mark: 9 },
+        _ => ServiceKey::Address { protocol: Protocol::Tcp, address: ip(last), port: 80 },
+    }
+}
+
+fn at(last: u8) -> SocketAddr {
+    SocketAddr::new(ip(last), 80)
+}
+
+fn dest(weight: u32) -> Destination {
+    Destination { weight, method: Method::Route, upper: 0, lower: 0 }
+}
+
+fn spec(scheduler: &str) -> ServiceSpec {
+    ServiceSpec {
+        scheduler: scheduler.into(),
+        flags: 0,
+        timeout: 0,
+        netmask: u32::MAX,
+        engine: None,
+    }
+}
+
+fn keys() -> impl Strategy<Value = ServiceKey> {
+    prop_oneof![Just(key(100)), Just(key(101)), Just(key(9))]
+}
+
+fn table() -> impl Strategy<Value = Table> {
+    let destination = (0u32..3, prop_oneof![Just(Method::Route), Just(Method::Masq)]);
+    let destination =
+        destination.prop_map(|(weight, method)| Destination { weight, method, upper: 0, lower: 0 });
+    let destinations = btree_map((1u8..5).prop_map(at), destination, 0..4);
+    let service = (prop_oneof![Just("wlc"), Just("rr")], destinations)
+        .prop_map(|(name, destinations)| VirtualService { spec: spec(name), destinations });
+    btree_map(keys(), service, 0..4)
+}
+
+fn sysctl() -> impl Strategy<Value = Sysctl> {
+    prop_oneof![Just(Sysctl(IGNORE.into())), Just(Sysctl(ANNOUNCE.into()))]
+}
+
+fn interface() -> impl Strategy<Value = String> {
+    prop_oneof![Just("lo".to_owned()), Just("eth0".to_owned())]
+}
+
+/// One entry for each interface, address and prefix length, as in a kernel.
+fn addresses() -> impl Strategy<Value = BTreeSet<Address>> {
+    let entry = (interface(), (100u8..104).prop_map(ip), prop_oneof![Just(24u8), Just(32)]);
+    btree_map(entry, any::<bool>(), 0..6).prop_map(|entries| {
+        let entries = entries.into_iter();
+        entries
+            .map(|((interface, address, prefix), marked)| Address {
+                interface,
+                address,
+                prefix,
+                marked,
+            })
+            .collect()
+    })
+}
+
+fn observed() -> impl Strategy<Value = Observed> {
+    let tables = prop_oneof![9 => table().prop_map(Some), 1 => Just(None)];
+    let sysctls = prop_oneof![
+        9 => (0i64..4, 0i64..4).prop_map(|(ignore, announce)| {
+            BTreeMap::from([(Sysctl(IGNORE.into()), ignore), (Sysctl(ANNOUNCE.into()), announce)])
+        }),
+        1 => btree_map(sysctl(), 0i64..4, 0..2),
+    ];
+    (tables, addresses(), sysctls).prop_map(|(table, addresses, sysctls)| Observed {
+        table,
+        addresses,
+        sysctls,
+    })
+}
+
+fn node_plan() -> impl Strategy<Value = NodePlan> {
+    let vips = btree_set((100u8..104).prop_map(ip), 0..4);
+    (table(), vips).prop_map(|(table, addresses)| {
+        let needed = [(Sysctl(IGNORE.into()), 1), (Sysctl(ANNOUNCE.into()), 2)];
+        let sysctls = if addresses.is_empty() { BTreeMap::new() } else { needed.into() };
+        let real_server = RealServerSide { addresses, sysctls };
+        NodePlan { revision: 7, table, real_server, vips: vec![] }
+    })
+}
+
+fn owned() -> impl Strategy<Value = Owned> {
+    let raised = (0i64..2, 1i64..3).prop_map(|(before, ours)| Raised { before, ours });
+    (
+        btree_set(keys(), 0..4),
+        btree_set((interface(), (100u8..104).prop_map(ip)), 0..4),
+        btree_map(sysctl(), raised, 0..3),
+    )
+        .prop_map(|(services, addresses, sysctls)| Owned { services, addresses, sysctls })
+}
+
+fn usable(table: Option<&Table>, key: &ServiceKey) -> bool {
+    table.and_then(|table| table.get(key)).is_some_and(|service| {
+        service.destinations.values().any(|destination| destination.weight > 0)
+    })
+}
+
+fn satisfied(kernel: &Observed, side: &RealServerSide) -> bool {
+    side.sysctls.iter().all(|(name, least)| kernel.sysctls.get(name).is_some_and(|v| v >= least))
+}
+
+/// Whatever has to hold for an address that is in neither the plan nor the record.
+fn is_foreign(address: &Address, plan: &NodePlan, owned: &Owned) -> bool {
+    let entry = (address.interface.clone(), address.address);
+    let host = address.prefix == 32;
+    let planned =
+        address.interface == "lo" && plan.real_server.addresses.contains(&address.address);
+    let ours = address.interface == "lo" && (address.marked || owned.addresses.contains(&entry));
+    !(host && (planned || ours))
+}
+
+fn in_record(action: &Action, record: &Owned) -> bool {
+    match action {
+        Action::AddService(key, _)
+        | Action::SetService(key, _)
+        | Action::RemoveService(key)
+        | Action::AddDestination(key, ..)
+        | Action::SetDestination(key, ..)
+        | Action::RemoveDestination(key, _) => record.services.contains(key),
+        Action::AddAddress { interface, address }
+        | Action::RemoveAddress { interface, address } => {
+            record.addresses.contains(&(interface.clone(), *address))
+        }
+        Action::SetSysctl { name, .. } => record.sysctls.contains_key(name),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn ops_are_legal_reach_the_plan_touch_nothing_foreign_and_then_stop(
+        before in observed(), plan in node_plan(), owned in owned(),
+    ) {
+        let found = diff(&before, &plan, &owned);
+        let mut kernel = before.clone();
+        for op in &found.ops {
+            prop_assert!(in_record(&op.action, &found.record), "{} is not in the record", op.action);
+            prop_assert!(!op.reason.is_empty());
+            if matches!(op.action, Action::AddAddress { .. }) {
+                prop_assert!(satisfied(&kernel, &plan.real_server), "{} before its sysctls", op.action);
+            }
+            if let Err(error) = perform(&mut kernel, &op.action) {
+                prop_assert!(false, "{}: {error}", op.action);
+            }
+            for key in plan.table.keys() {
+                if usable(before.table.as_ref(), key) && usable(Some(&plan.table), key) {
+                    prop_assert!(usable(kernel.table.as_ref(), key), "{} left {key} bare", op.action);
+                }
+            }
+        }
+
+        if let (Some(before), Some(after)) = (&before.table, &kernel.table) {
+            let mut expected = plan.table.clone();
+            let foreign = before.iter()
+                .filter(|(key, _)| !plan.table.contains_key(key) && !owned.services.contains(key));
+            expected.extend(foreign.clone().map(|(key, service)| (*key, service.clone())));
+            prop_assert_eq!(after, &expected);
+            prop_assert_eq!(&found.foreign, &foreign.map(|(key, _)| *key).collect());
+        }
+        for address in before.addresses.iter().filter(|address| is_foreign(address, &plan, &owned)) {
+            prop_assert!(kernel.addresses.contains(address), "{address:?} is foreign and gone");
+        }
+        let unreadable = plan.real_server.sysctls.keys().any(|name| !before.sysctls.contains_key(name));
+        prop_assert_eq!(
+            real_server_fault(&kernel, &plan.real_server).is_none(),
+            !unreadable,
+        );
+        prop_assert!(unreadable || found.withheld.is_empty());
+        for (name, value) in &kernel.sysctls {
+            let kept = plan.real_server.sysctls.get(name).copied().unwrap_or(i64::MIN);
+            let back = owned.sysctls.get(name).map(|raised| raised.before);
+            let was = before.sysctls[name];
+            prop_assert!(*value == was || *value == kept || Some(*value) == back);
+            prop_assert!(*value >= was || kept == i64::MIN, "{name} was lowered while it is needed");
+        }
+
+        for record in [&found.settled, &found.record] {
+            let again = diff(&kernel, &plan, record);
+            prop_assert_eq!(&again.ops, &vec![]);
+            prop_assert_eq!(&again.settled, &found.settled);
+        }
+        prop_assert_eq!(diff(&kernel, &plan, &found.settled).record, found.settled);
+    }
+
+    #[test]
+    fn a_crash_after_any_operation_loses_nothing(
+        before in observed(), plan in node_plan(), owned in owned(), crash in 0usize..20,
+    ) {
+        let found = diff(&before, &plan, &owned);
+        let mut whole = before.clone();
+        for op in &found.ops {
+            perform(&mut whole, &op.action).unwrap();
+        }
+        let mut kernel = before;
+        for op in found.ops.iter().take(crash) {
+            perform(&mut kernel, &op.action).unwrap();
+        }
+        for op in diff(&kernel, &plan, &found.record).ops {
+            perform(&mut kernel, &op.action).unwrap();
+        }
+        prop_assert_eq!(kernel, whole);
+    }
+
+    #[test]
+    fn leaving_undoes_what_arriving_did(before in observed(), plan in node_plan()) {
+        // A machine that lvsmesh has never touched, and on which nothing has to be adopted.
+        let mut before = before;
+        before.addresses.retain(|address| !address.marked
+            && !(address.interface == "lo" && plan.real_server.addresses.contains(&address.address)));
+        if let Some(table) = &mut before.table {
+            table.retain(|key, _| !plan.table.contains_key(key));
+        }
+
+        let arriving = diff(&before, &plan, &Owned::default());
+        let mut kernel = before.clone();
+        for op in &arriving.ops {
+            perform(&mut kernel, &op.action).unwrap();
+        }
+        let leaving = teardown(&kernel, &arriving.settled);
+        for op in &leaving.ops {
+            let restores = matches!(op.action, Action::SetSysctl { .. });
+            let remains = kernel.addresses.iter().any(|address| address.marked);
+            prop_assert!(!(restores && remains), "{} while a VIP is on lo", op.action);
+            perform(&mut kernel, &op.action).unwrap();
+        }
+        prop_assert_eq!(&kernel, &before);
+        if before.table.is_some() {
+            prop_assert_eq!(leaving.settled, Owned::default());
+        }
+    }
+}
+
+/// The realserver side of the reference deployment, with all that it needs.
+fn side() -> RealServerSide {
+    RealServerSide {
+        addresses: [ip(100)].into(),
+        sysctls: [(Sysctl(IGNORE.into()), 1), (Sysctl(ANNOUNCE.into()), 2)].into(),
+    }
+}
+
+fn host(ignore: i64, announce: i64, addresses: impl IntoIterator<Item = Address>) -> Observed {
+    Observed {
+        table: None,
+        addresses: addresses.into_iter().collect(),
+        sysctls: [(Sysctl(IGNORE.into()), ignore), (Sysctl(ANNOUNCE.into()), announce)].into(),
+    }
+}
+
+fn script(plan: &Plan) -> String {
+    plan.ops.iter().map(|op| format!("{}: {}\n", op.action, op.reason)).collect()
+}
+
+#[test]
+fn a_real_server_gets_its_sysctls_first_and_gives_them_back_last() {
+    let plan = NodePlan { revision: 3, real_server: side(), ..NodePlan::default() };
+    let arriving = diff(&host(0, 0, []), &plan, &Owned::default());
+    insta::assert_snapshot!(script(&arriving), @r"
+    set net/ipv4/conf/all/arp_announce to 2: is 0, revision 3 needs at least 2
+    set net/ipv4/conf/all/arp_ignore to 1: is 0, revision 3 needs at least 1
+    add address 192.0.2.100 to lo: a VIP that this real server answers for, in revision 3
+    ");
+
+    let leaving = teardown(&host(1, 2, [host_address("lo", ip(100), true)]), &arriving.settled);
+    insta::assert_snapshot!(script(&leaving), @r"
+    remove address 192.0.2.100 from lo: ours, and not needed by a node that has left
+    set net/ipv4/conf/all/arp_announce to 0: was 0 before it was raised, not needed by a node that has left
+    set net/ipv4/conf/all/arp_ignore to 0: was 0 before it was raised, not needed by a node that has left
+    ");
+}
+
+#[test]
+fn what_an_operator_set_by_hand_is_adopted_or_left_alone() {
+    let plan = NodePlan { revision: 3, real_server: side(), ..NodePlan::default() };
+    let by_hand = host(2, 2, [host_address("lo", ip(100), false)]);
+
+    let adopted = diff(&by_hand, &plan, &Owned::default());
+    assert_eq!(adopted.ops, vec![], "a higher value and an unmarked VIP are right already");
+    assert_eq!(adopted.record.addresses, BTreeSet::from([("lo".to_owned(), ip(100))]));
+    assert_eq!(adopted.record.sysctls, BTreeMap::new(), "what was not raised is not given back");
+
+    let changed = Owned {
+        sysctls: [(Sysctl(IGNORE.into()), Raised { before: 0, ours: 1 })].into(),
+        ..adopted.settled
+    };
+    let leaving = teardown(&by_hand, &changed);
+    assert_eq!(leaving.ops.len(), 1, "only the VIP goes: arp_ignore is 2, which we never wrote");
+    assert_eq!(leaving.settled, Owned::default());
+}
+
+#[test]
+fn a_sysctl_that_is_raised_again_still_goes_back_to_its_first_value() {
+    let plan = NodePlan { revision: 3, real_server: side(), ..NodePlan::default() };
+    let raised = Raised { before: 1, ours: 2 };
+    let owned = Owned { sysctls: [(Sysctl(ANNOUNCE.into()), raised)].into(), ..Owned::default() };
+
+    let lowered_by_hand = host(1, 0, [host_address("lo", ip(100), true)]);
+    let found = diff(&lowered_by_hand, &plan, &owned);
+    assert_eq!(found.ops.len(), 1, "{:?}", found.ops);
+    assert_eq!(found.record.sysctls, owned.sysctls);
+}
+
+#[test]
+fn a_real_server_that_cannot_be_set_up_says_why() {
+    let up = host_address("lo", ip(100), true);
+    let wrong_prefix = Address { prefix: 24, ..up.clone() };
+    #[rustfmt::skip]
+    let cases = [
+        ("in place",            host(1, 2, [up.clone()]),   None),
+        ("stricter",            host(2, 2, [up.clone()]),   None),
+        ("sysctl too low",      host(0, 2, [up]),           Some("net/ipv4/conf/all/arp_ignore is 0, must be at least 1")),
+        ("no address",          host(1, 2, []),             Some("VIP 192.0.2.100 not on lo")),
+        ("a whole network",     host(1, 2, [wrong_prefix]), Some("VIP 192.0.2.100 not on lo")),
+        ("no sysctls",          Observed::default(),        Some("net/ipv4/conf/all/arp_announce cannot be read")),
+    ];
+    for (why, observed, fault) in cases {
+        assert_eq!(real_server_fault(&observed, &side()).as_deref(), fault, "{why}");
+    }
+
+    let plan = NodePlan { real_server: side(), ..NodePlan::default() };
+    let withheld = diff(&Observed::default(), &plan, &Owned::default());
+    assert_eq!(withheld.ops, vec![]);
+    assert_eq!(
+        withheld.withheld,
+        ["VIP 192.0.2.100 is not added to lo: net/ipv4/conf/all/arp_announce cannot be read"]
+    );
+}
+
+#[test]
+fn the_table_says_what_it_changes_and_why() {
+    let wanted = |scheduler, destinations: &[(u8, u32)]| VirtualService {
+        spec: spec(scheduler),
+        destinations: destinations.iter().map(|&(last, weight)| (at(last), dest(weight))).collect(),
+    };
+    let observed = Observed {
+        table: Some(
+            [
+                (key(100), wanted("rr", &[(1, 1), (2, 1), (3, 0)])),
+                (key(9), wanted("rr", &[(1, 1)])),
+                (key(102), wanted("wlc", &[])),
+            ]
+            .into(),
+        ),
+        ..Observed::default()
+    };
+    let plan = NodePlan {
+        revision: 8,
+        table: [
+            (key(100), wanted("wlc", &[(2, 0), (3, 3), (4, 3)])),
+            (key(101), wanted("wlc", &[])),
+        ]
+        .into(),
+        ..NodePlan::default()
+    };
+    let owned = Owned { services: [key(101), key(102)].into(), ..Owned::default() };
+    let plan = diff(&observed, &plan, &owned);
+    insta::assert_snapshot!(script(&plan), @r"
+    set service tcp 192.0.2.100:80 to wlc: scheduler is rr, should be wlc
+    add real server 192.0.2.4:80 to tcp 192.0.2.100:80 (weight 3, route): in the table of revision 8
+    set real server 192.0.2.3:80 of tcp 192.0.2.100:80 to weight 3, route: weight is 0, should be 3
+    set real server 192.0.2.2:80 of tcp 192.0.2.100:80 to weight 0, route: weight is 1, should be 0
+    remove real server 192.0.2.1:80 from tcp 192.0.2.100:80: not in the table of revision 8
+    add service tcp 192.0.2.101:80 (wlc): recorded as ours, but gone from the kernel
+    remove service tcp 192.0.2.102:80: ours, and not in the table of revision 8
+    ");
+    assert_eq!(plan.foreign, BTreeSet::from([key(9)]));
+}
+
+#[test]
+fn an_operation_that_failed_holds_back_what_depends_on_it() {
+    let raise = Action::SetSysctl { name: Sysctl(IGNORE.into()), value: 1 };
+    let add = Action::AddAddress { interface: "lo".into(), address: ip(100) };
+    let remove = Action::RemoveAddress { interface: "lo".into(), address: ip(100) };
+    let new = Action::AddService(key(100), spec("rr"));
+    let gone = Action::RemoveService(key(100));
+    let more = Action::AddDestination(key(100), at(1), dest(1));
+    let drain = Action::SetDestination(key(100), at(2), dest(0));
+    let less = Action::RemoveDestination(key(100), at(2));
+    let other = Action::RemoveDestination(key(101), at(2));
+    #[rustfmt::skip]
+    let cases = [
+        ("a VIP without its sysctls answers ARP",   &raise,  &add,   true),
+        ("the same on the way out",                 &remove, &raise, true),
+        ("no service, no real server",              &new,    &more,  true),
+        ("the old one stays",                       &more,   &less,  true),
+        ("and keeps its weight",                    &more,   &drain, true),
+        ("another service goes on",                 &more,   &other, false),
+        ("one bad real server stops no other",      &more,   &more,  false),
+        ("a loop",                                  &gone,   &add,   true),
+        ("unrelated",                               &less,   &add,   false),
+    ];
+    for (why, failed, next, blocked) in cases {
+        assert_eq!(blocks(failed, next), blocked, "{why}");
+    }
+}
