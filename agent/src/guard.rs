@@ -1,1 +1,177 @@
-//! guard.
+//! The guard: a process of its own that cleans up after a dead agent, and does nothing else.
+//!
+//! The agent tells it over a pipe what it holds *before* it puts that into the kernel. When the agent's last thread is gone the kernel closes
+//! the pipe; the guard then removes the VIP addresses and, on a dual-role node, the services of those VIPs, and exits. It sends nothing: what
+//! the rest of the fleet may believe is decided by the lease alone. It never restarts the agent.
+
+mod lock;
+mod protocol;
+
+pub use protocol::{Line, Vip};
+
+use std::collections::BTreeSet;
+use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lvsmesh_core::plan::ServiceKey;
+
+/// Name of the lock file below the run directory. A guard holds it for as long as it may still touch the kernel.
+pub const LOCK: &str = "guard.lock";
+
+/// The agent's end: what is held, and the pipe.
+///
+/// Cheap to clone. Writing is a few bytes into a pipe and never waits for the guard: a full pipe counts as a dead guard.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    run_dir: PathBuf,
+    program: PathBuf,
+    running: Option<(Child, ChildStdin)>,
+    vips: BTreeSet<Vip>,
+    services: BTreeSet<ServiceKey>,
+}
+
+impl Guard {
+    /// Starts a guard, which takes the lock below `run_dir` and waits.
+    ///
+    /// `program` is run with the arguments `guard RUN_DIR`; the agent passes its own executable.
+    ///
+    /// # Errors
+    ///
+    /// If the process cannot be started.
+    pub fn start(program: PathBuf, run_dir: PathBuf) -> io::Result<Self> {
+        let mut state = State {
+            run_dir,
+            program,
+            running: None,
+            vips: BTreeSet::new(),
+            services: BTreeSet::new(),
+        };
+        state.start()?;
+        Ok(Self { state: Arc::new(Mutex::new(state)) })
+    }
+
+    /// Says that these addresses may be in the kernel from here on.
+    pub fn hold(&self, vips: impl IntoIterator<Item = Vip>) {
+        let mut state = self.locked();
+        for vip in vips {
+            if state.vips.insert(vip) {
+                state.tell(Line::Hold(vip));
+            }
+        }
+    }
+
+    /// Says that these addresses are no longer in the kernel.
+    pub fn drop(&self, vips: impl IntoIterator<Item = Vip>) {
+        let mut state = self.locked();
+        for vip in vips {
+            if state.vips.remove(&vip) {
+                state.tell(Line::Drop(vip));
+            }
+        }
+    }
+
+    /// Says which services must not outlive this process: on a dual-role node those of VIPs that it holds, elsewhere none.
+    pub fn serve(&self, services: &BTreeSet<ServiceKey>) {
+        let mut state = self.locked();
+        for key in state.services.difference(services).copied().collect::<Vec<_>>() {
+            state.tell(Line::Unserve(key));
+        }
+        for key in services.difference(&state.services).copied().collect::<Vec<_>>() {
+            state.tell(Line::Serve(key));
+        }
+        state.services.clone_from(services);
+    }
+
+    /// Starts another guard if this one has died, and tells it everything.
+    ///
+    /// # Errors
+    ///
+    /// If the process cannot be started; the next call tries again.
+    pub fn tend(&self) -> io::Result<()> {
+        let mut state = self.locked();
+        if let Some((child, _)) = &mut state.running {
+            let Some(status) = child.try_wait()? else { return Ok(()) };
+            tracing::warn!(%status, "the guard process died; starting another");
+        }
+        state.start()
+    }
+
+    /// Lets the guard go without cleaning up, and waits for it. For an agent that has let go of everything itself.
+    pub fn done(&self) {
+        let mut state = self.locked();
+        state.tell(Line::Done);
+        if let Some((mut child, pipe)) = state.running.take() {
+            drop(pipe);
+            if let Err(error) = child.wait() {
+                tracing::warn!(%error, "waiting for the guard process failed");
+            }
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half-way through a change that matters: a repeated line does no harm.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn start(&mut self) -> io::Result<()> {
+        self.running = None;
+        let mut child = Command::new(&self.program)
+            .arg("guard")
+            .arg(&self.run_dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            // A terminal's ^C and a signal to the agent's group are not for the guard.
+            .process_group(0)
+            .spawn()?;
+        let pipe = child.stdin.take().expect("it was asked for");
+        nonblocking(&pipe)?;
+        self.running = Some((child, pipe));
+        for vip in self.vips.clone() {
+            self.tell(Line::Hold(vip));
+        }
+        for key in self.services.clone() {
+            self.tell(Line::Serve(key));
+        }
+        Ok(())
+    }
+
+    /// A line is far below `PIPE_BUF`, so it is written whole or not at all (pipe(7)).
+    fn tell(&mut self, line: Line) {
+        let Some((child, pipe)) = &mut self.running else { return };
+        if let Err(error) = pipe.write_all(format!("{line}\n").as_bytes()) {
+            tracing::warn!(%error, "the guard process does not listen; it is replaced");
+            // One that does not read would clean up with an old list: `tend` starts another.
+            if let Err(error) = child.kill() {
+                tracing::debug!(%error, "killing the guard failed");
+            }
+        }
+    }
+}
+
+fn nonblocking(pipe: &ChildStdin) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+    let flags = OFlag::from_bits_retain(fcntl(pipe, FcntlArg::F_GETFL)?);
+    fcntl(pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// Waits until no guard of an earlier agent may touch the kernel any more. Blocks the thread.
+///
+/// # Errors
+///
+/// If the lock file cannot be opened, or the old guard still has it after `patience` (kind `TimedOut`).
+pub fn wait_for_old(run_dir: &Path, patience: Duration) -> io::Result<()> {
+    lock::take_lock(run_dir, patience).map(drop)
+}

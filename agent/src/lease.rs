@@ -1,14 +1,111 @@
 //! The lease thread: a plain OS thread that alone emits ARP, gratuitous ARP and adverts, and alone adds and removes VIPs.
 
+mod counters;
+mod seal;
+mod thread;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 
-use lvsmesh_core::lease::Input;
+use lvsmesh_core::lease::{Input, Timing};
 use lvsmesh_core::model::{NodeId, Vip};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::watch;
+
+pub use counters::Counters;
+pub use seal::LeaseKey;
+
+use crate::guard::Guard;
+use crate::raft::RaftHandle;
+
+/// What the lease thread needs to start.
+#[derive(Debug)]
+pub struct LeaseThreadConfig {
+    /// This node.
+    pub own: NodeId,
+    /// Where its UDP socket listens.
+    pub listen: SocketAddr,
+    /// The fleet's key.
+    pub key: LeaseKey,
+    /// From `beat.profile`.
+    pub timing: Timing,
+    /// Where the promise record lives; must exist and must not outlive a boot (`/run/lvsmesh`).
+    pub run_dir: PathBuf,
+    /// The data directory has voted before: without a promise record of this boot the thread is then silent for as long as any promise lasts.
+    pub voted_before: bool,
+    /// Ask for `SCHED_RR` and locked memory; without permission the thread says so once and runs without.
+    pub realtime: bool,
+    /// Cleans up after this process; `None` only where nothing is ever held.
+    pub guard: Option<Guard>,
+    /// The sending end of the queue that the thread reads.
+    pub inputs: LeaseInputs,
+}
+
+/// Why the lease thread could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseStartError {
+    /// The UDP socket.
+    #[error("opening the lease socket on {address} failed")]
+    Bind {
+        /// `listen.lease`.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The promise record.
+    #[error("opening the promise record {} failed", path.display())]
+    Promise {
+        /// The record.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Clocks, netlink socket or thread.
+    #[error("starting the lease thread failed: {what}")]
+    System {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// A foreign VRRP master, heard on a VIP's interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// Name of the VIP group.
+    pub vip: String,
+    /// Its address.
+    pub source: IpAddr,
+    /// Its priority.
+    pub priority: u8,
+}
+
+/// What the lease thread knows that an operator should.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// Why it could not claim, one line each: a VIP's interface that is missing or down.
+    pub faults: Vec<String>,
+    /// Foreign masters that are heard now.
+    pub foreign: Vec<Foreign>,
+}
+
+/// Starts the thread. It ends after [`Order::Stop`], when it has given up what it held.
+///
+/// # Errors
+///
+/// If a socket, the promise record or the thread cannot be had.
+pub fn spawn(
+    config: LeaseThreadConfig,
+    receiver: LeaseReceiver,
+    raft: RaftHandle,
+) -> Result<(LeaseHandle, JoinHandle<()>), LeaseStartError> {
+    thread::spawn(config, receiver, raft)
+}
 
 /// What the rest of the agent sees of the lease thread.
 #[derive(Clone, Debug)]
@@ -17,6 +114,10 @@ pub struct LeaseHandle {
     pub inputs: LeaseInputs,
     /// Whether this node holds, or is about to.
     pub tenure: watch::Receiver<Tenure>,
+    /// What stands in the way, and who else is on the wire.
+    pub outlook: watch::Receiver<Outlook>,
+    /// Counters since the agent started.
+    pub counters: Arc<Counters>,
 }
 
 /// Whether this node holds the VIPs.
@@ -46,6 +147,8 @@ pub enum Order {
     Vips(Vec<Vip>),
     /// Where the lease sockets of the members listen.
     Peers(BTreeMap<NodeId, SocketAddr>),
+    /// Someone took a VIP off its interface, or a link changed: if this node holds, put everything back at once.
+    Refresh,
     /// Give up what is held and end the thread.
     Stop,
 }

@@ -29,6 +29,7 @@ pub mod owned;
 pub mod raft;
 pub mod reconcile;
 pub mod report;
+pub mod standing;
 pub mod telemetry;
 pub mod tls;
 pub mod writes;

@@ -1,1 +1,326 @@
-//! owned.
+//! The owner record: what this agent put into its machine's kernel, on disk *before* it is put there.
+//!
+//! A restarted agent reads it to know its own services from an operator's. It is written whole, beside the old one, and renamed over it, so a
+//! power cut leaves the old record or the new one. A record that is *ahead* of the kernel is harmless (removing what is not there is no
+//! error); one that is behind would make our own services look foreign.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use lvsmesh_core::model::Protocol;
+use lvsmesh_core::plan::{Owned, Raised, ServiceKey, Sysctl};
+use serde::{Deserialize, Serialize};
+
+/// Name of the record below the data directory.
+pub const FILE: &str = "owned.json";
+
+/// The form that this version writes.
+const VERSION: u32 = 1;
+
+/// The record of one data directory.
+#[derive(Clone, Debug)]
+pub struct OwnerRecord {
+    path: PathBuf,
+}
+
+/// Why the record could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnedError {
+    /// It is there and cannot be read.
+    #[error("reading {} failed", path.display())]
+    Read {
+        /// The record.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not what was written.
+    #[error("{} is damaged", path.display())]
+    Damaged {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// Another version of the program wrote it.
+    #[error("{} has form {found}, this program knows up to {VERSION}", path.display())]
+    Newer {
+        /// The record.
+        path: PathBuf,
+        /// Its form.
+        found: u32,
+    },
+    /// It could not be replaced.
+    #[error("writing {} failed", path.display())]
+    Write {
+        /// The record.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl OwnedError {
+    /// What an operator can do about it.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Read { path, .. } => {
+                format!("check the owner and the mode of {}", path.display())
+            }
+            Self::Damaged { path, .. } => format!(
+                "move {} away and start again: the services it listed will be shown as foreign unless they are in the desired state, \
+                 and sysctls it would have restored stay as they are",
+                path.display()
+            ),
+            Self::Newer { .. } => {
+                "run the version of lvs-agent that wrote it, or a later one".to_owned()
+            }
+            Self::Write { path, .. } => {
+                format!("check free space and the mode of the directory of {}", path.display())
+            }
+        }
+    }
+}
+
+impl OwnerRecord {
+    /// The record below a data directory, which must exist by the first [`Self::store`].
+    #[must_use]
+    pub fn below(data_dir: &Path) -> Self {
+        Self { path: data_dir.join(FILE) }
+    }
+
+    /// Reads what is ours; nothing if there is no record.
+    ///
+    /// # Errors
+    ///
+    /// If there is a record that cannot be read, is damaged, or is of a later form.
+    pub fn load(&self) -> Result<Owned, OwnedError> {
+        let bytes = match fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Owned::default()),
+            Err(source) => return Err(OwnedError::Read { path: self.path.clone(), source }),
+        };
+        let damaged = |source| OwnedError::Damaged { path: self.path.clone(), source };
+        let version: Version = serde_json::from_slice(&bytes).map_err(damaged)?;
+        if version.version > VERSION {
+            return Err(OwnedError::Newer { path: self.path.clone(), found: version.version });
+        }
+        let record: Record = serde_json::from_slice(&bytes).map_err(damaged)?;
+        Ok(record.into())
+    }
+
+    /// Replaces the record; it is on the disk when this returns.
+    ///
+    /// # Errors
+    ///
+    /// If the file or its directory cannot be written. The old record is then still there.
+    pub fn store(&self, owned: &Owned) -> Result<(), OwnedError> {
+        self.replace(owned).map_err(|source| OwnedError::Write { path: self.path.clone(), source })
+    }
+
+    fn replace(&self, owned: &Owned) -> io::Result<()> {
+        let mut text = serde_json::to_vec_pretty(&Record::from(owned))?;
+        text.push(b'\n');
+        let beside = self.path.with_extension("json.new");
+        let mut file = File::create(&beside)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&beside, &self.path)?;
+        // The rename is only durable with its directory.
+        let directory = self.path.parent().unwrap_or_else(|| Path::new("."));
+        File::open(directory)?.sync_all()
+    }
+}
+
+/// Read first, so that a later form is named as such and not as damage.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    version: u32,
+    services: BTreeSet<Service>,
+    addresses: BTreeSet<Address>,
+    sysctls: BTreeMap<String, Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Value {
+    before: i64,
+    ours: i64,
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(untagged, deny_unknown_fields)]
+enum Service {
+    Address { protocol: Transport, address: IpAddr, port: u16 },
+    Mark { ipv6: bool, mark: u32 },
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+enum Transport {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(deny_unknown_fields)]
+struct Address {
+    interface: String,
+    address: IpAddr,
+}
+
+impl From<&Owned> for Record {
+    fn from(owned: &Owned) -> Self {
+        Self {
+            version: VERSION,
+            services: owned.services.iter().map(Service::from).collect(),
+            addresses: owned
+                .addresses
+                .iter()
+                .map(|(interface, address)| Address {
+                    interface: interface.clone(),
+                    address: *address,
+                })
+                .collect(),
+            sysctls: owned
+                .sysctls
+                .iter()
+                .map(|(name, &Raised { before, ours })| (name.0.clone(), Value { before, ours }))
+                .collect(),
+        }
+    }
+}
+
+impl From<Record> for Owned {
+    fn from(record: Record) -> Self {
+        Self {
+            services: record.services.into_iter().map(ServiceKey::from).collect(),
+            addresses: record.addresses.into_iter().map(|a| (a.interface, a.address)).collect(),
+            sysctls: record
+                .sysctls
+                .into_iter()
+                .map(|(name, Value { before, ours })| (Sysctl(name), Raised { before, ours }))
+                .collect(),
+        }
+    }
+}
+
+impl From<&ServiceKey> for Service {
+    fn from(key: &ServiceKey) -> Self {
+        match *key {
+            ServiceKey::Address { protocol, address, port } => Self::Address {
+                protocol: match protocol {
+                    Protocol::Tcp => Transport::Tcp,
+                    Protocol::Udp => Transport::Udp,
+                    Protocol::Sctp => Transport::Sctp,
+                },
+                address,
+                port,
+            },
+            ServiceKey::Mark { ipv6, mark } => Self::Mark { ipv6, mark },
+        }
+    }
+}
+
+impl From<Service> for ServiceKey {
+    fn from(service: Service) -> Self {
+        match service {
+            Service::Address { protocol, address, port } => Self::Address {
+                protocol: match protocol {
+                    Transport::Tcp => Protocol::Tcp,
+                    Transport::Udp => Protocol::Udp,
+                    Transport::Sctp => Protocol::Sctp,
+                },
+                address,
+                port,
+            },
+            Service::Mark { ipv6, mark } => Self::Mark { ipv6, mark },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn everything() -> Owned {
+        Owned {
+            services: BTreeSet::from([
+                ServiceKey::Address {
+                    protocol: Protocol::Tcp,
+                    address: "192.168.3.100".parse().unwrap(),
+                    port: 80,
+                },
+                ServiceKey::Address {
+                    protocol: Protocol::Sctp,
+                    address: "2001:db8::1".parse().unwrap(),
+                    port: 0,
+                },
+                ServiceKey::Mark { ipv6: true, mark: 7 },
+            ]),
+            addresses: BTreeSet::from([("lo".to_owned(), "192.168.3.100".parse().unwrap())]),
+            sysctls: BTreeMap::from([(
+                Sysctl("net/ipv4/conf/all/arp_ignore".to_owned()),
+                Raised { before: 0, ours: 1 },
+            )]),
+        }
+    }
+
+    #[test]
+    fn what_was_stored_is_what_is_loaded() {
+        let directory = tempfile::tempdir().unwrap();
+        let record = OwnerRecord::below(directory.path());
+        assert_eq!(record.load().unwrap(), Owned::default(), "no record is an empty one");
+
+        record.store(&everything()).unwrap();
+        assert_eq!(record.load().unwrap(), everything());
+        record.store(&Owned::default()).unwrap();
+        assert_eq!(record.load().unwrap(), Owned::default());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_damaged_record_is_refused_by_name_and_says_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let record = OwnerRecord::below(directory.path());
+        record.store(&everything()).unwrap();
+        let path = directory.path().join(FILE);
+        let text = fs::read_to_string(&path).unwrap();
+
+        let whole = text.trim_end().len();
+        for cut in [0, 1, whole / 2, whole - 1] {
+            fs::write(&path, &text[..cut]).unwrap();
+            let error = record.load().unwrap_err();
+            assert!(matches!(error, OwnedError::Damaged { .. }), "cut at {cut}: {error}");
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+            assert!(error.hint().contains("move"), "{}", error.hint());
+        }
+    }
+
+    #[test]
+    fn a_record_of_a_later_form_is_not_called_damaged() {
+        let directory = tempfile::tempdir().unwrap();
+        let record = OwnerRecord::below(directory.path());
+        fs::write(directory.path().join(FILE), r#"{"version": 2, "tunnels": []}"#).unwrap();
+        assert!(matches!(record.load(), Err(OwnedError::Newer { found: 2, .. })));
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_an_error_with_the_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let record = OwnerRecord::below(&directory.path().join("absent"));
+        let error = record.store(&everything()).unwrap_err();
+        assert!(error.to_string().contains("absent/owned.json"), "{error}");
+    }
+}

@@ -1,0 +1,52 @@
+//! What the lease thread counts; read by the metrics page.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counts since the agent started. The lease thread writes, anyone reads.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Lease datagrams sent.
+    pub datagrams_sent: Counter,
+    /// Lease datagrams of members received.
+    pub datagrams_received: Counter,
+    /// Datagrams dropped because their code was wrong or their key unknown.
+    pub auth_failures: Counter,
+    /// Datagrams dropped because they could not be read.
+    pub malformed: Counter,
+    /// Adverts sent.
+    pub adverts_sent: Counter,
+    /// Gratuitous ARP frames sent.
+    pub garps_sent: Counter,
+    /// Adverts heard from routers that are not members.
+    pub foreign_adverts: Counter,
+    /// Adverts heard that could not be read.
+    pub malformed_adverts: Counter,
+    /// VIP addresses added or refreshed.
+    pub address_refreshes: Counter,
+    /// Claims.
+    pub claims: Counter,
+    /// Releases.
+    pub releases: Counter,
+    /// Emissions that the lease clock forbade at the last moment.
+    pub withheld: Counter,
+    /// Emissions that the kernel refused.
+    pub emission_errors: Counter,
+}
+
+/// One count.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts one.
+    pub fn add(&self) {
+        // Relaxed: each count stands for itself.
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The count.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
