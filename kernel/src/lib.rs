@@ -1,1 +1,68 @@
-//! lvsmesh
+//! The lower half of lvsmesh: reads one machine's kernel and performs operations on it, over netlink, raw sockets and sysctls.
+//!
+//! Nothing here decides: [`lvsmesh_core::plan`] has said what to do, an [`Action`](lvsmesh_core::plan::Action) at a time. Two things use
+//! the crate in different ways:
+//!
+//! - the reconciler, through the trait [`Kernel`]: [`Linux`] is the real one, [`fake::FakeKernel`] keeps everything in memory and refuses
+//!   what the real one refuses, with the same error numbers; one suite of tests runs against both;
+//! - the lease thread, through [`route_socket`] and [`raw`]: blocking, pre-encoded, without allocation on the way out.
+//!
+//! Network namespaces: every socket, and `/proc/sys/net`, belongs to the namespace of the *thread* that opened it.
+#![warn(missing_docs)]
+
+pub mod address;
+mod error;
+pub mod fake;
+pub mod route_socket;
+pub mod sysctl;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::time::Duration;
+
+pub use error::{Errno, KernelError, chain, ipvs_missing, load_ipvs};
+use lvsmesh_core::plan::{Action, Observed, Sysctl};
+
+/// lvsmesh's mark on the addresses that it adds: `IFA_PROTO` 0x4C, the letter L (Linux 5.18 and later keep and show it; older kernels
+/// ignore it). `rt_addrprotos(5)` gives 0 to 3 to the kernel; the rest is free.
+pub const PROTOCOL_MARK: u8 = 0x4C;
+
+/// How long the kernel may take over one answer. It answers in microseconds unless something holds its network lock.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What an observation has to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// The IPVS table; without it [`Observed::table`] is `None`.
+    pub ipvs: bool,
+    /// These sysctls; one that does not exist is absent from [`Observed::sysctls`].
+    pub sysctls: BTreeSet<Sysctl>,
+}
+
+/// One machine's kernel, as the reconciler uses it.
+pub trait Kernel: Send {
+    /// Reads the addresses of all interfaces, and what `what` asks for.
+    ///
+    /// [`Observed::table`] is `None` if the kernel has no IPVS, which is no error: a realserver needs none. [`ipvs_missing`] says what to
+    /// tell an operator whose node does. The parts are read one after another, not at one instant.
+    ///
+    /// # Errors
+    ///
+    /// If a request is refused, or unanswered for [`TIMEOUT`].
+    fn observe(
+        &mut self,
+        what: &Scope,
+    ) -> impl Future<Output = Result<Observed, KernelError>> + Send;
+
+    /// Performs one operation, once, and returns when the kernel has acknowledged it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, as it gives it. Adding what exists: `EEXIST`. Services: `ESRCH` if there is none, also for its destinations;
+    /// `ENOENT` for a scheduler or persistence engine that the kernel does not have. Destinations: `ENOENT` if there is none, `ERANGE` for
+    /// a lower threshold above the upper. Addresses: `ENODEV` without such an interface, `EADDRNOTAVAIL` on removing one that is not
+    /// there. Sysctls: `ENOENT`. [`KernelError::IpvsMissing`] for any IPVS operation on a kernel without IPVS.
+    ///
+    /// Cancelling the future leaves open whether the operation was performed; the next observation tells.
+    fn perform(&mut self, action: &Action) -> impl Future<Output = Result<(), KernelError>> + Send;
+}

@@ -1,0 +1,281 @@
+//! A kernel in memory: it keeps what is put into it and refuses what Linux refuses, with the same error numbers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lvsmesh_core::model::Scheduler;
+use lvsmesh_core::plan::{
+    Action, Address, Destination, Method, Observed, ServiceKey, ServiceSpec, Sysctl, Table,
+    VirtualService,
+};
+
+use crate::error::{Errno, KernelError, describe};
+use crate::{Kernel, Scope};
+
+/// A kernel in memory. Clones share it: a test keeps one, to change things behind the agent's back and to see what the agent did.
+#[derive(Clone, Debug)]
+pub struct FakeKernel {
+    state: Arc<Mutex<FakeState>>,
+}
+
+/// What a [`FakeKernel`] holds; tests may change all of it.
+#[derive(Clone, Debug)]
+pub struct FakeState {
+    /// The IPVS table; `None`: a kernel without IPVS.
+    pub table: Option<Table>,
+    /// Network interfaces.
+    pub interfaces: BTreeSet<String>,
+    /// Their addresses.
+    pub addresses: BTreeSet<Address>,
+    /// Sysctls that exist.
+    pub sysctls: BTreeMap<Sysctl, i64>,
+    /// Operations that succeeded, in order.
+    pub performed: Vec<Action>,
+    /// Operations to come before one fails (0: the next), and with which error; then it is `None` again.
+    pub fail_after: Option<(usize, Errno)>,
+    /// The next observation fails with this; then it is `None` again.
+    pub fail_observation: Option<Errno>,
+}
+
+impl FakeKernel {
+    /// A kernel with IPVS, `lo` with its own addresses, the other `interfaces`, and for each of them, `all` and `default` the sysctls
+    /// `arp_ignore` and `arp_announce` at 0.
+    #[must_use]
+    pub fn new(interfaces: &[&str]) -> Self {
+        let mut state = FakeState {
+            table: Some(Table::new()),
+            interfaces: interfaces.iter().copied().chain(["lo"]).map(Into::into).collect(),
+            addresses: BTreeSet::new(),
+            sysctls: BTreeMap::new(),
+            performed: Vec::new(),
+            fail_after: None,
+            fail_observation: None,
+        };
+        for (address, prefix) in [(IpAddr::from([127, 0, 0, 1]), 8), (IpAddr::from(LOOPBACK6), 128)]
+        {
+            let interface = "lo".into();
+            state.addresses.insert(Address { interface, address, prefix, marked: false });
+        }
+        for interface in state.interfaces.iter().map(String::as_str).chain(["all", "default"]) {
+            for key in ["arp_ignore", "arp_announce"] {
+                state.sysctls.insert(Sysctl(format!("net/ipv4/conf/{interface}/{key}")), 0);
+            }
+        }
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The same kernel, without IPVS.
+    #[must_use]
+    pub fn without_ipvs(self) -> Self {
+        self.state().table = None;
+        self
+    }
+
+    /// What it holds, locked while the guard lives: drop it before the next `await`.
+    pub fn state(&self) -> MutexGuard<'_, FakeState> {
+        // A test that panicked while it held the lock has failed already; the others may go on.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the `nth` operation from here on fail with `errno`; 1 is the next one. It changes nothing then.
+    ///
+    /// # Panics
+    ///
+    /// If `nth` is 0.
+    pub fn fail(&self, nth: usize, errno: Errno) {
+        assert!(nth > 0, "operations are counted from 1");
+        self.state().fail_after = Some((nth - 1, errno));
+    }
+}
+
+const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+impl Kernel for FakeKernel {
+    async fn observe(&mut self, what: &Scope) -> Result<Observed, KernelError> {
+        let mut state = self.state();
+        if let Some(errno) = state.fail_observation.take() {
+            return Err(KernelError::refused("list", "addresses", errno));
+        }
+        Ok(Observed {
+            table: if what.ipvs { state.table.clone() } else { None },
+            addresses: state.addresses.clone(),
+            sysctls: what
+                .sysctls
+                .iter()
+                .filter_map(|name| Some((name.clone(), *state.sysctls.get(name)?)))
+                .collect(),
+        })
+    }
+
+    async fn perform(&mut self, action: &Action) -> Result<(), KernelError> {
+        let mut state = self.state();
+        let outcome = match state.fail_after.take() {
+            Some((0, errno)) => Err(Refusal::Errno(errno)),
+            later => {
+                state.fail_after = later.map(|(left, errno)| (left - 1, errno));
+                state.apply(action)
+            }
+        };
+        match outcome {
+            Ok(()) => {
+                state.performed.push(action.clone());
+                Ok(())
+            }
+            Err(Refusal::NoIpvs) => Err(KernelError::IpvsMissing),
+            Err(Refusal::Errno(errno)) => {
+                let (operation, object) = describe(action);
+                Err(KernelError::refused(operation, object, errno))
+            }
+        }
+    }
+}
+
+enum Refusal {
+    NoIpvs,
+    Errno(Errno),
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+impl FakeState {
+    fn apply(&mut self, action: &Action) -> Result<(), Refusal> {
+        match action {
+            Action::AddService(key, spec) => self.add_service(*key, spec),
+            Action::SetService(key, spec) => {
+                self.service(*key)?;
+                valid_spec(*key, spec)?;
+                self.service(*key)?.spec = spec.clone();
+                Ok(())
+            }
+            Action::RemoveService(key) => {
+                self.service(*key)?;
+                self.table()?.remove(key);
+                Ok(())
+            }
+            Action::AddDestination(key, real, settings) => {
+                let service = self.service(*key)?;
+                valid_destination(*key, *real, settings)?;
+                if service.destinations.contains_key(real) {
+                    return Err(Errno::EEXIST.into());
+                }
+                service.destinations.insert(*real, *settings);
+                Ok(())
+            }
+            Action::SetDestination(key, real, settings) => {
+                let service = self.service(*key)?;
+                valid_destination(*key, *real, settings)?;
+                match service.destinations.get_mut(real) {
+                    Some(destination) => *destination = *settings,
+                    None => return Err(Errno::ENOENT.into()),
+                }
+                Ok(())
+            }
+            Action::RemoveDestination(key, real) => {
+                let removed = self.service(*key)?.destinations.remove(real);
+                removed.map(|_| ()).ok_or(Errno::ENOENT.into())
+            }
+            Action::AddAddress { interface, address } => self.add_address(interface, *address),
+            Action::RemoveAddress { interface, address } => {
+                self.remove_address(interface, *address)
+            }
+            Action::SetSysctl { name, value } => match self.sysctls.get_mut(name) {
+                Some(current) => {
+                    *current = *value;
+                    Ok(())
+                }
+                None => Err(Errno::ENOENT.into()),
+            },
+        }
+    }
+
+    fn table(&mut self) -> Result<&mut Table, Refusal> {
+        self.table.as_mut().ok_or(Refusal::NoIpvs)
+    }
+
+    fn service(&mut self, key: ServiceKey) -> Result<&mut VirtualService, Refusal> {
+        self.table()?.get_mut(&key).ok_or(Errno::ESRCH.into())
+    }
+
+    fn add_service(&mut self, key: ServiceKey, spec: &ServiceSpec) -> Result<(), Refusal> {
+        let table = self.table()?;
+        if table.contains_key(&key) {
+            return Err(Errno::EEXIST.into());
+        }
+        valid_spec(key, spec)?;
+        let service = VirtualService { spec: spec.clone(), destinations: BTreeMap::new() };
+        table.insert(key, service);
+        Ok(())
+    }
+
+    fn add_address(&mut self, interface: &str, address: IpAddr) -> Result<(), Refusal> {
+        if !self.interfaces.contains(interface) {
+            return Err(Errno::ENODEV.into());
+        }
+        // IPv4 tells addresses of different prefix lengths apart, IPv6 does not (inet_insert_ifa, ipv6_add_addr).
+        let prefix = if address.is_ipv4() { 32 } else { 128 };
+        let taken = self.addresses.iter().any(|other| {
+            other.interface == interface
+                && other.address == address
+                && (other.prefix == prefix || address.is_ipv6())
+        });
+        if taken {
+            return Err(Errno::EEXIST.into());
+        }
+        let interface = interface.into();
+        self.addresses.insert(Address { interface, address, prefix, marked: true });
+        Ok(())
+    }
+
+    fn remove_address(&mut self, interface: &str, address: IpAddr) -> Result<(), Refusal> {
+        if !self.interfaces.contains(interface) {
+            return Err(Errno::ENODEV.into());
+        }
+        let prefix = if address.is_ipv4() { 32 } else { 128 };
+        let before = self.addresses.len();
+        self.addresses.retain(|other| {
+            (other.interface.as_str(), other.address, other.prefix) != (interface, address, prefix)
+        });
+        if self.addresses.len() == before { Err(Errno::EADDRNOTAVAIL.into()) } else { Ok(()) }
+    }
+}
+
+/// What `ip_vs_add_service` and `ip_vs_edit_service` refuse (net/netfilter/ipvs/ip_vs_ctl.c).
+fn valid_spec(key: ServiceKey, spec: &ServiceSpec) -> Result<(), Errno> {
+    if !Scheduler::ALL.iter().any(|scheduler| scheduler.name() == spec.scheduler) {
+        return Err(Errno::ENOENT);
+    }
+    if spec.engine.as_deref().is_some_and(|engine| engine != "sip") {
+        return Err(Errno::ENOENT);
+    }
+    if is_ipv6(key) && !(1..=128).contains(&spec.netmask) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+/// What `ip_vs_genl_set_cmd`, `ip_vs_add_dest` and `ip_vs_edit_dest` refuse.
+fn valid_destination(
+    key: ServiceKey,
+    real: SocketAddr,
+    settings: &Destination,
+) -> Result<(), Errno> {
+    if real.is_ipv6() != is_ipv6(key) && settings.method != Method::Tunnel {
+        return Err(Errno::EINVAL);
+    }
+    if i32::try_from(settings.weight).is_err() || settings.lower > settings.upper {
+        return Err(Errno::ERANGE);
+    }
+    Ok(())
+}
+
+fn is_ipv6(key: ServiceKey) -> bool {
+    match key {
+        ServiceKey::Address { address, .. } => address.is_ipv6(),
+        ServiceKey::Mark { ipv6, .. } => ipv6,
+    }
+}

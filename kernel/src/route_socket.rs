@@ -1,0 +1,224 @@
+//! A blocking route-netlink socket for the lease thread: it adds, refreshes and deletes VIPs in the moment that the lease clock allows it.
+//!
+//! Messages are encoded beforehand and only their sequence number is written on the way out, so nothing is allocated between the look at
+//! the clock and the `send`. The kernel does the work inside `send` and queues its acknowledgement before that returns; what can take time
+//! is the kernel's own lock over network settings (RTNL), which another process may hold.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sockopt,
+};
+use nix::sys::time::TimeVal;
+
+use crate::PROTOCOL_MARK;
+
+// <linux/rtnetlink.h>, <linux/netlink.h>, <linux/if_addr.h>
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const NLMSG_ERROR: u16 = 2;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_CREATE: u16 = 0x400;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_CACHEINFO: u16 = 6;
+const IFA_PROTO: u16 = 11;
+
+const HEADER: usize = 16;
+const CLAIM: usize = HEADER + 8 + 8 + 8 + 20 + 8;
+const RELEASE: usize = HEADER + 8 + 8 + 8;
+
+/// How long an answer may take. The kernel answers before `send` returns, so this only bounds what should not happen.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// One IPv4 address on one interface, ready to be claimed and released.
+#[derive(Clone, Debug)]
+pub struct PreparedAddress {
+    claim: [u8; CLAIM],
+    release: [u8; RELEASE],
+    address: Ipv4Addr,
+    ifindex: u32,
+}
+
+impl PreparedAddress {
+    /// Encodes the requests for `address`/32, scope global, on the interface with index `ifindex`, with lvsmesh's protocol mark.
+    ///
+    /// Unless it is claimed again, the kernel itself deletes the address `lifetime` after a claim: whole seconds, rounded up, at least 1.
+    /// It checks lifetimes about once a second (`check_lifetime`, net/ipv4/devinet.c), so that may be up to a second late.
+    #[must_use]
+    pub fn new(ifindex: u32, address: Ipv4Addr, lifetime: Duration) -> Self {
+        let round_up = u64::from(lifetime.subsec_nanos() > 0);
+        let seconds = u32::try_from(lifetime.as_secs().saturating_add(round_up))
+            // The greatest value means "forever".
+            .map_or(u32::MAX - 1, |seconds| seconds.clamp(1, u32::MAX - 1));
+
+        let mut claim = Encoder::<CLAIM>::new(
+            RTM_NEWADDR,
+            NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
+        );
+        claim.ifaddrmsg(ifindex);
+        claim.attribute(IFA_LOCAL, &address.octets());
+        claim.attribute(IFA_ADDRESS, &address.octets());
+        // struct ifa_cacheinfo: preferred and valid lifetime, then two stamps that only the kernel fills in.
+        let mut cacheinfo = [0; 16];
+        cacheinfo[..4].copy_from_slice(&seconds.to_ne_bytes());
+        cacheinfo[4..8].copy_from_slice(&seconds.to_ne_bytes());
+        claim.attribute(IFA_CACHEINFO, &cacheinfo);
+        claim.attribute(IFA_PROTO, &[PROTOCOL_MARK]);
+
+        let mut release = Encoder::<RELEASE>::new(RTM_DELADDR, NLM_F_REQUEST | NLM_F_ACK);
+        release.ifaddrmsg(ifindex);
+        release.attribute(IFA_LOCAL, &address.octets());
+        release.attribute(IFA_ADDRESS, &address.octets());
+
+        Self { claim: claim.finish(), release: release.finish(), address, ifindex }
+    }
+
+    /// The address.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// The interface.
+    #[must_use]
+    pub fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+}
+
+/// A blocking socket to the kernel's network settings, in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct RouteSocket {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+impl RouteSocket {
+    /// Opens the socket.
+    ///
+    /// # Errors
+    ///
+    /// If the process has no file descriptors left.
+    pub fn open() -> Result<Self, Errno> {
+        let socket = socket::socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkRoute,
+        )?;
+        // Port 0 on both sides: ours is chosen by the kernel, the peer is the kernel itself. A connected socket takes nothing else.
+        socket::bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        socket::connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        let patience = TimeVal::new(0, 1000 * i64::from(PATIENCE.subsec_millis()));
+        socket::setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Adds the address, or renews the lifetime of one that is there.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: `ENODEV` without such an interface, `EPERM` without CAP_NET_ADMIN. `EAGAIN` if no answer came within 200 ms.
+    pub fn claim(&mut self, address: &mut PreparedAddress) -> Result<(), Errno> {
+        self.perform(&mut address.claim)
+    }
+
+    /// Deletes the address; one that is not there, or whose interface is not, is deleted.
+    ///
+    /// # Errors
+    ///
+    /// As for [`claim`](Self::claim), except `EADDRNOTAVAIL` and `ENODEV`.
+    pub fn release(&mut self, address: &mut PreparedAddress) -> Result<(), Errno> {
+        match self.perform(&mut address.release) {
+            Err(Errno::EADDRNOTAVAIL | Errno::ENODEV) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    fn perform(&mut self, message: &mut [u8]) -> Result<(), Errno> {
+        self.sequence = self.sequence.wrapping_add(1);
+        message[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
+        restarting(|| socket::send(self.socket.as_raw_fd(), message, MsgFlags::empty()))?;
+
+        // Room for the acknowledgement, which repeats the request after its own 20 bytes.
+        let mut answer = [0_u8; 512];
+        loop {
+            let length = restarting(|| {
+                socket::recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::empty())
+            })?;
+            // What answers an earlier request that was given up on is passed over.
+            if let Some(code) = acknowledgement(&answer[..length], self.sequence) {
+                return if code == 0 { Ok(()) } else { Err(Errno::from_raw(-code)) };
+            }
+        }
+    }
+}
+
+/// Repeats a system call that a signal interrupted.
+fn restarting(mut call: impl FnMut() -> nix::Result<usize>) -> nix::Result<usize> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The code in an `NLMSG_ERROR` for that sequence number: 0 or a negative errno.
+fn acknowledgement(message: &[u8], sequence: u32) -> Option<i32> {
+    let kind = u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?);
+    let answered = u32::from_ne_bytes(message.get(8..12)?.try_into().ok()?);
+    let code = i32::from_ne_bytes(message.get(16..20)?.try_into().ok()?);
+    (kind == NLMSG_ERROR && answered == sequence).then_some(code)
+}
+
+/// Writes a message of a length known beforehand. Attributes are aligned to 4 bytes (`NLA_ALIGNTO`).
+struct Encoder<const N: usize> {
+    bytes: [u8; N],
+    filled: usize,
+}
+
+impl<const N: usize> Encoder<N> {
+    /// Starts with the `nlmsghdr`: length, type, flags; sequence and port stay 0.
+    fn new(kind: u16, flags: u16) -> Self {
+        let mut encoder = Self { bytes: [0; N], filled: 0 };
+        let length = u32::try_from(N).expect("a message has some ten bytes");
+        encoder.put(&length.to_ne_bytes());
+        encoder.put(&kind.to_ne_bytes());
+        encoder.put(&flags.to_ne_bytes());
+        encoder.put(&[0; 8]);
+        encoder
+    }
+
+    /// `struct ifaddrmsg`: IPv4, /32, no flags, scope global.
+    fn ifaddrmsg(&mut self, ifindex: u32) {
+        const AF_INET: u8 = 2;
+        const RT_SCOPE_UNIVERSE: u8 = 0;
+        self.put(&[AF_INET, 32, 0, RT_SCOPE_UNIVERSE]);
+        self.put(&ifindex.to_ne_bytes());
+    }
+
+    fn attribute(&mut self, kind: u16, value: &[u8]) {
+        let length = u16::try_from(4 + value.len()).expect("an attribute has some ten bytes");
+        self.put(&length.to_ne_bytes());
+        self.put(&kind.to_ne_bytes());
+        self.put(value);
+        self.filled = self.filled.next_multiple_of(4);
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes[self.filled..self.filled + bytes.len()].copy_from_slice(bytes);
+        self.filled += bytes.len();
+    }
+
+    fn finish(self) -> [u8; N] {
+        assert_eq!(self.filled, N, "the message has the length that its header says");
+        self.bytes
+    }
+}
