@@ -1,1 +1,4 @@
-//! api.
+//! The gRPC server.
+
+pub mod authority;
+pub mod status;
