@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use lvsmesh_core::model::{NodeId, NodeName};
 use serde::{Deserialize, Serialize};
 
+use crate::lease::LeaseKey;
+
 const FILE: &str = "identity.toml";
 const HEADER: &str = "# Written by `lvs-agent init` or `lvs-agent join`; holds the fleet's lease key. Not to be edited or copied to another machine.\n";
 
@@ -26,32 +28,15 @@ pub struct Identity {
     pub lease_key: LeaseKey,
 }
 
-/// The fleet's lease key. Its bytes are in no log and no `Debug` output.
-#[derive(Clone, PartialEq, Eq)]
-pub struct LeaseKey {
-    /// Tells keys apart while one replaces another.
-    pub id: u32,
-    /// The secret.
-    pub bytes: [u8; 32],
-}
-
-impl std::fmt::Debug for LeaseKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LeaseKey").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-impl LeaseKey {
-    /// A key from the kernel's random number generator.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel gives no random numbers.
-    pub fn random() -> io::Result<Self> {
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-        Ok(Self { id: 1, bytes })
-    }
+/// A lease key from the kernel's random number generator.
+///
+/// # Errors
+///
+/// If the kernel gives no random numbers.
+pub fn random_key() -> io::Result<LeaseKey> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(io::Error::other)?;
+    Ok(LeaseKey { id: 1, secret })
 }
 
 /// Why a node has no identity, or cannot be given one.
@@ -191,7 +176,7 @@ impl Identity {
             name: self.name.clone(),
             fleet: self.fleet.clone(),
             lease_key_id: self.lease_key.id,
-            lease_key: hex(&self.lease_key.bytes),
+            lease_key: hex(&self.lease_key.secret),
         };
         let text = toml::to_string(&stored).expect("integers and texts are TOML");
         let path = dir.join(FILE);
@@ -220,13 +205,13 @@ impl Identity {
         if stored.id == 0 {
             return Err(damaged("id 0 is no node's".to_owned()));
         }
-        let bytes = unhex(&stored.lease_key)
+        let secret = unhex(&stored.lease_key)
             .ok_or_else(|| damaged("lease_key is not 64 hexadecimal digits".to_owned()))?;
         Ok(Some(Self {
             id: NodeId(stored.id),
             name: stored.name,
             fleet: stored.fleet,
-            lease_key: LeaseKey { id: stored.lease_key_id, bytes },
+            lease_key: LeaseKey { id: stored.lease_key_id, secret },
         }))
     }
 }
@@ -266,7 +251,7 @@ mod tests {
             id: NodeId(3),
             name: "lvs-1".into(),
             fleet: "web".into(),
-            lease_key: LeaseKey::random().unwrap(),
+            lease_key: random_key().unwrap(),
         }
     }
 
@@ -319,11 +304,5 @@ mod tests {
             let error = Identity::load(dir.path(), "lvs-1").unwrap_err();
             assert!(matches!(error, IdentityError::Damaged { .. }), "{error}");
         }
-    }
-
-    #[test]
-    fn the_key_is_not_in_debug_output() {
-        let key = LeaseKey { id: 7, bytes: [0xab; 32] };
-        assert_eq!(format!("{key:?}"), "LeaseKey { id: 7, .. }");
     }
 }
