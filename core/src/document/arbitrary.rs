@@ -1,0 +1,180 @@
+//! Sound documents for property tests, of this crate and of others that include this file beside a `model` module.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::model::{
+    Attach, Auth, Check, CheckKind, Checksum, Coexist, Discovery, DnsRecord, DnsSource, Document,
+    Failback, FileSource, Fleet, Forwarding, NoQuorum, Pool, PoolSource, Protocol, RealServer,
+    Scheduler, Service, Vip, Vrrp, VrrpVersion,
+};
+
+/// Any document that keeps every rule.
+pub(crate) fn document() -> impl Strategy<Value = Document> {
+    let vips = proptest::collection::vec(vip(), 0..4);
+    let pools = proptest::collection::vec((1..=u16::MAX).prop_flat_map(pool), 0..4);
+    (vips, pools).prop_flat_map(|(vips, pools)| {
+        let services = (0..vips.len().min(pools.len()) * 2)
+            .map(|_| service(vips.len(), pools.len()))
+            .collect::<Vec<_>>();
+        (Just(vips), Just(pools), services, name())
+            .prop_map(|(vips, pools, services, fleet)| assemble(vips, pools, services, fleet))
+    })
+}
+
+/// Makes names unique and references real.
+fn assemble(
+    mut vips: Vec<Vip>,
+    pools: Vec<(u16, Pool)>,
+    services: Vec<(usize, usize, Service)>,
+    fleet: String,
+) -> Document {
+    for (index, vip) in (0u8..).zip(&mut vips) {
+        vip.name = format!("{}-{index}", vip.name);
+        vip.vrrp.vrid = vip.vrrp.vrid.wrapping_add(index).max(1);
+        vip.interface = format!("{}{index}", vip.interface);
+        for (last, address) in (0u8..).zip(&mut vip.addresses) {
+            *address = IpAddr::from([192, 0, index, last]);
+        }
+    }
+    let (ports, mut pools): (Vec<_>, Vec<_>) = pools.into_iter().unzip();
+    for (index, pool) in pools.iter_mut().enumerate() {
+        pool.name = format!("{}-{index}", pool.name);
+    }
+    let mut kept: Vec<Service> = Vec::new();
+    for (index, (vip, pool, mut service)) in services.into_iter().enumerate() {
+        service.name = format!("{}-{index}", service.name);
+        service.vip.clone_from(&vips[vip].name);
+        service.pool.clone_from(&pools[pool].name);
+        service.port = ports[pool];
+        let listens = |one: &Service| (one.vip.clone(), one.port, one.protocol);
+        if kept.iter().all(|other| listens(other) != listens(&service)) {
+            kept.push(service);
+        }
+    }
+    let fleet = Fleet { name: fleet, no_quorum: NoQuorum::Strict, failback: Failback::Never };
+    Document { fleet, vips, pools, services: kept }
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z0-9-]{1,20}"
+}
+
+fn vip() -> impl Strategy<Value = Vip> {
+    let preference = proptest::collection::btree_set(name(), 0..4);
+    (
+        name(),
+        1usize..=20,
+        "[a-z]{1,10}",
+        preference.prop_map(|names| names.into_iter().collect()),
+        vrrp(),
+    )
+        .prop_map(|(name, count, interface, preference, vrrp)| Vip {
+            name,
+            addresses: vec![IpAddr::from([0, 0, 0, 0]); count],
+            interface,
+            attach: Attach::Address,
+            preference,
+            vrrp,
+        })
+}
+
+fn vrrp() -> impl Strategy<Value = Vrrp> {
+    let v2 = (1u64..=255, option::of("[ -~]{1,8}")).prop_map(|(seconds, pass)| {
+        (VrrpVersion::V2, Duration::from_secs(seconds), pass.map(Auth::Pass), Checksum::Pseudo)
+    });
+    let v3 = (1u64..=4095, select(&Checksum::ALL[..])).prop_map(|(centis, checksum)| {
+        (VrrpVersion::V3, Duration::from_millis(centis * 10), None, checksum)
+    });
+    (1u8..=255, 1u8..=254, prop_oneof![v2, v3]).prop_map(
+        |(vrid, priority, (version, advert_interval, auth, checksum))| Vrrp {
+            vrid,
+            version,
+            advert_interval,
+            priority,
+            auth,
+            checksum,
+            coexist: Coexist::Yield,
+        },
+    )
+}
+
+fn pool(port: u16) -> impl Strategy<Value = (u16, Pool)> {
+    (name(), source(port), option::of(check()), 0u32..=65_535).prop_map(
+        move |(name, source, check, min_healthy)| (port, Pool { name, source, check, min_healthy }),
+    )
+}
+
+fn source(port: u16) -> impl Strategy<Value = PoolSource> {
+    let listed = proptest::collection::btree_map(any::<[u8; 2]>(), 0u32..=65_535, 0..5);
+    let listed = listed.prop_map(move |servers| {
+        let server = |([third, fourth], weight): ([u8; 2], u32)| RealServer {
+            address: IpAddr::from([10, 1, third, fourth]),
+            port,
+            weight,
+        };
+        PoolSource::Listed(servers.into_iter().map(server).collect())
+    });
+    let file = ("/[a-z./ ]{0,20}", interval())
+        .prop_map(|(path, interval)| Discovery::File(FileSource { path, interval }));
+    let record = prop_oneof![
+        Just((DnsRecord::Srv, None, 1)),
+        (0u32..=65_535).prop_map(move |weight| (DnsRecord::A, Some(port), weight)),
+    ];
+    let server = (1u8..224, any::<[u8; 3]>(), 1u16..)
+        .prop_map(|(a, [b, c, d], port)| SocketAddr::from(([a, b, c, d], port)));
+    let servers = proptest::collection::btree_set(server, 0..3);
+    let dns = ("([a-z0-9_-]{1,9}\\.){0,3}[a-z]{1,9}\\.?", record, servers, interval()).prop_map(
+        |(name, (record, port, weight), servers, interval)| {
+            let servers = servers.into_iter().collect();
+            Discovery::Dns(DnsSource { name, record, port, weight, servers, interval })
+        },
+    );
+    prop_oneof![2 => listed, 1 => file.prop_map(PoolSource::Discovery), 1 => dns.prop_map(PoolSource::Discovery)]
+}
+
+fn interval() -> impl Strategy<Value = Duration> {
+    (100u64..=3_600_000).prop_map(Duration::from_millis)
+}
+
+fn check() -> impl Strategy<Value = Check> {
+    (option::of(1u16..), interval(), 10u64..=60_000, 0u32..=100, 10u64..=3_600_000).prop_map(
+        |(port, interval, timeout, retries, delay)| Check {
+            kind: CheckKind::Tcp,
+            port,
+            interval,
+            timeout: Duration::from_millis(timeout),
+            retries,
+            delay_before_retry: Duration::from_millis(delay),
+        },
+    )
+}
+
+fn service(vips: usize, pools: usize) -> impl Strategy<Value = (usize, usize, Service)> {
+    let persistence = (0u64..=31 * 24 * 3600).prop_map(Duration::from_secs);
+    (
+        0..vips,
+        0..pools,
+        name(),
+        select(&Protocol::ALL[..]),
+        select(&Scheduler::ALL[..]),
+        persistence,
+    )
+        .prop_map(|(vip, pool, name, protocol, scheduler, persistence)| {
+            let service = Service {
+                name,
+                vip: String::new(),
+                port: 1,
+                protocol,
+                scheduler,
+                forwarding: Forwarding::Dr,
+                persistence,
+                pool: String::new(),
+            };
+            (vip, pool, service)
+        })
+}

@@ -1,0 +1,484 @@
+//! Rules that a typed document must keep: limits, names, references, and what cannot stand side by side.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::fault::{Fault, Finding};
+use super::limits;
+use crate::model::{
+    Auth, Check, Checksum, Discovery, DnsRecord, DnsSource, Document, Forwarding, Pool, PoolSource,
+    RealServer, Service, Vip, Vrrp, VrrpVersion, text,
+};
+
+/// Every rule that the document breaks, in the document's order; empty if it is sound.
+#[must_use]
+pub fn check(document: &Document) -> Vec<Fault> {
+    findings(document).into_iter().map(|finding| finding.fault).collect()
+}
+
+/// As [`check`], with what else each fault is about.
+pub(super) fn findings(document: &Document) -> Vec<Finding> {
+    let mut found = Findings(Vec::new());
+    found.name("fleet.name", &document.fleet.name);
+    vips(&document.vips, &mut found);
+    pools(document, &mut found);
+    services(document, &mut found);
+    found.0
+}
+
+fn vips(vips: &[Vip], found: &mut Findings) {
+    unique_names("vips", vips.iter().map(|vip| vip.name.as_str()), found);
+    let mut owners: BTreeMap<IpAddr, String> = BTreeMap::new();
+    let mut routers: BTreeMap<(&str, u8), usize> = BTreeMap::new();
+    for (index, vip) in vips.iter().enumerate() {
+        let path = format!("vips[{index}]");
+        addresses(&path, vip, &mut owners, found);
+        interface(&format!("{path}.interface"), &vip.interface, found);
+        preference(&path, &vip.preference, found);
+        vrrp(&format!("{path}.vrrp"), &vip.vrrp, found);
+
+        if let Some(first) = routers.insert((&vip.interface, vip.vrrp.vrid), index) {
+            let message = format!(
+                "VRID {} on {} belongs to vips[{first}] already",
+                vip.vrrp.vrid, vip.interface
+            );
+            let about = [first, index].map(|vip| format!("vips[{vip}].interface"));
+            found
+                .add(format!("{path}.vrrp.vrid"), message)
+                .hint("give each VIP group of an interface its own VRID")
+                .about(about)
+                .about([format!("vips[{first}].vrrp.vrid")]);
+        }
+    }
+}
+
+fn addresses(path: &str, vip: &Vip, owners: &mut BTreeMap<IpAddr, String>, found: &mut Findings) {
+    let path = format!("{path}.addresses");
+    found.count(&path, "addresses", vip.addresses.len(), &limits::VIP_ADDRESSES);
+    for (index, &address) in vip.addresses.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        found.unicast(&path, address);
+        if address.is_loopback() {
+            found
+                .add(path.clone(), format!("{address} is a loopback address: nobody can reach it"));
+        }
+        if let Some(owner) = owners.get(&address) {
+            let owner = owner.clone();
+            found.add(path, format!("{address} is {owner} already")).about([owner]);
+        } else {
+            owners.insert(address, path);
+        }
+    }
+}
+
+/// What `dev_valid_name` asks for (net/core/dev.c).
+fn interface(path: &str, name: &str, found: &mut Findings) {
+    let legal = |c: char| !(c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+    if !limits::INTERFACE.contains(&name.len()) {
+        found.length(path, name.len(), "bytes", &limits::INTERFACE);
+    } else if !name.chars().all(legal) || name == "." || name == ".." {
+        found.add(path.to_owned(), format!("{name:?} cannot be an interface's name"));
+    }
+}
+
+fn preference(path: &str, names: &[String], found: &mut Findings) {
+    for (index, name) in names.iter().enumerate() {
+        let path = format!("{path}.preference[{index}]");
+        found.name(&path, name);
+        if names[..index].contains(name) {
+            found.add(path, format!("`{name}` is there twice"));
+        }
+    }
+}
+
+fn vrrp(path: &str, vrrp: &Vrrp, found: &mut Findings) {
+    found.within(&format!("{path}.vrid"), vrrp.vrid.into(), &limits::VRID);
+    if !limits::PRIORITY.contains(&vrrp.priority.into()) {
+        let path = format!("{path}.priority");
+        let message = outside(vrrp.priority, limits::PRIORITY.start(), limits::PRIORITY.end());
+        found
+            .add(path, message)
+            .hint("0 tells backups to take over, 255 is for routers whose own address is the VIP");
+    }
+
+    let version = format!("{path}.version");
+    let (range, step) = match vrrp.version {
+        VrrpVersion::V2 => (limits::ADVERT_V2, limits::ADVERT_STEP_V2),
+        VrrpVersion::V3 => (limits::ADVERT_V3, limits::ADVERT_STEP_V3),
+    };
+    let interval = format!("{path}.advert_interval");
+    let number = vrrp.version.number();
+    if !range.contains(&vrrp.advert_interval) || !whole(vrrp.advert_interval, step) {
+        let message = format!(
+            "{} cannot be sent in version {number}: {} to {} in steps of {}",
+            text::duration(vrrp.advert_interval),
+            text::duration(*range.start()),
+            text::duration(*range.end()),
+            text::duration(step),
+        );
+        found.add(interval, message).about([version.clone()]);
+    }
+
+    if let Some(Auth::Pass(pass)) = &vrrp.auth {
+        let path = format!("{path}.auth.pass");
+        // The password itself is not repeated.
+        if !limits::PASS.contains(&pass.len()) {
+            found.length(&path, pass.len(), "bytes", &limits::PASS);
+        } else if pass.contains('\0') {
+            found.add(path, "has a zero byte in it, which ends the password on the wire");
+        }
+    }
+    if vrrp.auth.is_some() && vrrp.version != VrrpVersion::V2 {
+        found
+            .add(format!("{path}.auth"), format!("version {number} has no authentication"))
+            .hint("leave it out, or set `version: 2`")
+            .about([version.clone()]);
+    }
+    if vrrp.checksum != Checksum::Pseudo && vrrp.version != VrrpVersion::V3 {
+        let message = format!("version {number} has one kind of checksum only");
+        found
+            .add(format!("{path}.checksum"), message)
+            .hint("leave it out, or set `version: 3`")
+            .about([version]);
+    }
+}
+
+fn pools(document: &Document, found: &mut Findings) {
+    unique_names("pools", document.pools.iter().map(|pool| pool.name.as_str()), found);
+    for (index, pool) in document.pools.iter().enumerate() {
+        let path = format!("pools[{index}]");
+        match &pool.source {
+            PoolSource::Listed(listed) => real_servers(&path, listed, document, found),
+            PoolSource::Discovery(Discovery::File(file)) => {
+                let path = format!("{path}.discovery.file");
+                file_path(&format!("{path}.path"), &file.path, found);
+                found.span(&format!("{path}.interval"), file.interval, &limits::INTERVAL);
+            }
+            PoolSource::Discovery(Discovery::Dns(dns)) => {
+                dns_source(&format!("{path}.discovery.dns"), dns, found);
+            }
+        }
+        if let Some(check) = &pool.check {
+            pool_check(&format!("{path}.check"), check, found);
+        }
+        let path = format!("{path}.min_healthy");
+        found.within(&path, pool.min_healthy.into(), &limits::MIN_HEALTHY);
+    }
+}
+
+fn real_servers(path: &str, listed: &[RealServer], document: &Document, found: &mut Findings) {
+    let mut seen = BTreeMap::new();
+    for (index, server) in listed.iter().enumerate() {
+        let path = format!("{path}.real_servers[{index}]");
+        let (address, port) = (format!("{path}.address"), format!("{path}.port"));
+        found.unicast(&address, server.address);
+        found.within(&port, server.port.into(), &limits::PORT);
+        found.within(&format!("{path}.weight"), server.weight.into(), &limits::WEIGHT);
+
+        if let Some(vip) = document.vips.iter().find(|vip| vip.addresses.contains(&server.address))
+        {
+            let message = format!("{} is an address of VIP group `{}`", server.address, vip.name);
+            found.add(address.clone(), message).hint("name a real server by an address of its own");
+        }
+        if let Some(first) = seen.insert(server.socket_addr(), path.clone()) {
+            found.add(path, format!("{} is {first} already", server.socket_addr())).about([
+                address,
+                port,
+                format!("{first}.address"),
+                format!("{first}.port"),
+            ]);
+        }
+    }
+}
+
+fn file_path(path: &str, file: &str, found: &mut Findings) {
+    if !limits::FILE_PATH.contains(&file.len()) {
+        found.length(path, file.len(), "bytes", &limits::FILE_PATH);
+    } else if !file.starts_with('/') || file.contains('\0') {
+        found.add(path.to_owned(), format!("{file:?} is not an absolute path"));
+    }
+}
+
+fn dns_source(path: &str, dns: &DnsSource, found: &mut Findings) {
+    dns_name(&format!("{path}.name"), &dns.name, found);
+    found.span(&format!("{path}.interval"), dns.interval, &limits::INTERVAL);
+    let (record, port) = (format!("{path}.record"), format!("{path}.port"));
+    let weight = format!("{path}.weight");
+    match (dns.record, dns.port) {
+        (DnsRecord::Srv, Some(_)) => {
+            found
+                .add(port, "SRV records carry their own port")
+                .hint("leave it out")
+                .about([record.clone()]);
+        }
+        (DnsRecord::A | DnsRecord::Aaaa, None) => {
+            found
+                .add(
+                    port,
+                    format!(
+                        "is missing: {} records carry no port",
+                        dns.record.name().to_uppercase()
+                    ),
+                )
+                .about([record.clone()]);
+        }
+        (DnsRecord::A | DnsRecord::Aaaa, Some(number)) => {
+            found.within(&port, number.into(), &limits::PORT);
+        }
+        (DnsRecord::Srv, None) => {}
+    }
+    match dns.record {
+        DnsRecord::Srv if dns.weight != 1 => {
+            found
+                .add(weight, "SRV records carry their own weight")
+                .hint("leave it out")
+                .about([record]);
+        }
+        DnsRecord::Aaaa => {
+            found
+                .add(record, "record `aaaa` is not supported yet: VIPs are IPv4")
+                .hint("use `a` or `srv`");
+        }
+        DnsRecord::Srv | DnsRecord::A => found.within(&weight, dns.weight.into(), &limits::WEIGHT),
+    }
+    for (index, server) in dns.servers.iter().enumerate() {
+        let path = format!("{path}.servers[{index}]");
+        if server.ip().is_unspecified() || server.ip().is_multicast() || server.port() == 0 {
+            found.add(path.clone(), format!("nobody can be asked at {server}"));
+        }
+        if dns.servers[..index].contains(server) {
+            found.add(path, format!("{server} is there twice"));
+        }
+    }
+}
+
+/// RFC 1035 §2.3.4 for the lengths; underscores, as SRV names have them (RFC 2782), are legal.
+fn dns_name(path: &str, name: &str, found: &mut Findings) {
+    let bare = name.strip_suffix('.').unwrap_or(name);
+    let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let label = |label: &str| limits::DNS_LABEL.contains(&label.len()) && label.chars().all(legal);
+    if !limits::DNS_NAME.contains(&bare.len()) {
+        found.length(path, bare.len(), "bytes", &limits::DNS_NAME);
+    } else if !bare.split('.').all(label) {
+        found
+            .add(path.to_owned(), format!("{name:?} is not a DNS name"))
+            .hint("labels of 1 to 63 letters, digits, `-` and `_`, with dots between them");
+    }
+}
+
+fn pool_check(path: &str, check: &Check, found: &mut Findings) {
+    if let Some(port) = check.port {
+        found.within(&format!("{path}.port"), port.into(), &limits::PORT);
+    }
+    found.span(&format!("{path}.interval"), check.interval, &limits::INTERVAL);
+    found.span(&format!("{path}.timeout"), check.timeout, &limits::TIMEOUT);
+    found.within(&format!("{path}.retries"), check.retries.into(), &limits::RETRIES);
+    let delay = format!("{path}.delay_before_retry");
+    found.span(&delay, check.delay_before_retry, &limits::RETRY_DELAY);
+}
+
+fn services(document: &Document, found: &mut Findings) {
+    let services = &document.services;
+    unique_names("services", services.iter().map(|service| service.name.as_str()), found);
+    let mut listeners = BTreeMap::new();
+    for (index, service) in services.iter().enumerate() {
+        let path = format!("services[{index}]");
+        found.within(&format!("{path}.port"), service.port.into(), &limits::PORT);
+        persistence(&format!("{path}.persistence"), service.persistence, found);
+        references(&path, service, document, found);
+
+        let listens = (&service.vip, service.port, service.protocol);
+        if let Some(first) = listeners.insert(listens, index) {
+            let message = format!(
+                "services[{first}] has {} port {} of VIP group `{}` already",
+                service.protocol.name(),
+                service.port,
+                service.vip
+            );
+            let about = |service| {
+                ["vip", "port", "protocol"].map(|key| format!("services[{service}].{key}"))
+            };
+            found.add(path, message).about(about(first)).about(about(index));
+        }
+    }
+}
+
+fn persistence(path: &str, span: Duration, found: &mut Findings) {
+    found.span(path, span, &limits::PERSISTENCE);
+    if !whole(span, Duration::from_secs(1)) {
+        let message = format!("{} is not in whole seconds", text::duration(span));
+        found.add(path.to_owned(), message).hint("the kernel counts seconds");
+    }
+}
+
+fn references(path: &str, service: &Service, document: &Document, found: &mut Findings) {
+    if document.vip(&service.vip).is_none() {
+        let names = document.vips.iter().map(|vip| vip.name.as_str());
+        found.dangling(&format!("{path}.vip"), "VIP group", &service.vip, names, "vips");
+    }
+    let Some(index) = document.pools.iter().position(|pool| pool.name == service.pool) else {
+        let names = document.pools.iter().map(|pool| pool.name.as_str());
+        found.dangling(&format!("{path}.pool"), "pool", &service.pool, names, "pools");
+        return;
+    };
+    match service.forwarding {
+        Forwarding::Dr => {
+            let about = ["port", "forwarding"].map(|key| format!("{path}.{key}"));
+            direct_routing(service, &document.pools[index], index, &about, found);
+        }
+    }
+}
+
+/// Direct routing leaves the packet as it is, so real servers answer on the service's port or not at all.
+fn direct_routing(
+    service: &Service,
+    pool: &Pool,
+    index: usize,
+    about: &[String],
+    found: &mut Findings,
+) {
+    let mut compare = |path: String, port: u16| {
+        // 0 stands for no port and is reported as such.
+        if port != service.port && port != 0 {
+            let message =
+                format!("{port} is not the port of service `{}`, {}", service.name, service.port);
+            found
+                .add(path, message)
+                .hint("direct routing does not translate ports")
+                .about(about.iter().cloned());
+        }
+    };
+    match &pool.source {
+        PoolSource::Listed(listed) => {
+            for (server, real_server) in listed.iter().enumerate() {
+                let path = format!("pools[{index}].real_servers[{server}].port");
+                compare(path, real_server.port);
+            }
+        }
+        PoolSource::Discovery(Discovery::Dns(DnsSource { port: Some(port), .. })) => {
+            compare(format!("pools[{index}].discovery.dns.port"), *port);
+        }
+        // Known only once they are found; others are then left out of the table.
+        PoolSource::Discovery(Discovery::Dns(_) | Discovery::File(_)) => {}
+    }
+}
+
+fn unique_names<'a>(kind: &str, names: impl Iterator<Item = &'a str>, found: &mut Findings) {
+    let mut seen = BTreeMap::new();
+    for (index, name) in names.enumerate() {
+        let path = format!("{kind}[{index}].name");
+        found.name(&path, name);
+        if let Some(first) = seen.insert(name, index) {
+            found
+                .add(path, format!("`{name}` is the name of {kind}[{first}] already"))
+                .about([format!("{kind}[{first}].name")]);
+        }
+    }
+}
+
+/// `70000 is outside 1 to 65535`, with whatever unit follows.
+pub(super) fn outside(
+    value: impl std::fmt::Display,
+    least: impl std::fmt::Display,
+    most: impl std::fmt::Display,
+) -> String {
+    format!("{value} is outside {least} to {most}")
+}
+
+/// Whether `span` is a multiple of `step`.
+const fn whole(span: Duration, step: Duration) -> bool {
+    span.as_nanos().is_multiple_of(step.as_nanos())
+}
+
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, path: String, message: impl Into<String>) -> &mut Finding {
+        let fault = Fault { path, message: message.into(), hint: None };
+        self.0.push_mut(Finding { fault, rests_on: Vec::new() })
+    }
+
+    fn name(&mut self, path: &str, name: &str) {
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if !limits::NAME.contains(&name.len()) {
+            self.length(path, name.len(), "characters", &limits::NAME);
+        } else if !name.chars().all(legal) {
+            self.add(path.to_owned(), format!("{name:?} is not a name"))
+                .hint("only a-z, 0-9 and `-` are possible");
+        }
+    }
+
+    fn within(&mut self, path: &str, value: u64, range: &RangeInclusive<u64>) {
+        if !range.contains(&value) {
+            self.add(path.to_owned(), outside(value, range.start(), range.end()));
+        }
+    }
+
+    fn span(&mut self, path: &str, span: Duration, range: &RangeInclusive<Duration>) {
+        if !range.contains(&span) {
+            let [span, least, most] = [span, *range.start(), *range.end()].map(text::duration);
+            self.add(path.to_owned(), outside(span, least, most));
+        }
+    }
+
+    fn count(&mut self, path: &str, what: &str, count: usize, range: &RangeInclusive<usize>) {
+        if !range.contains(&count) {
+            let message =
+                format!("{count} {what}: {} to {} are possible", range.start(), range.end());
+            self.add(path.to_owned(), message);
+        }
+    }
+
+    /// Says how long a text is, not what is in it: it may be a password.
+    fn length(&mut self, path: &str, length: usize, unit: &str, range: &RangeInclusive<usize>) {
+        let is =
+            if length == 0 { "is empty".to_owned() } else { format!("is {length} {unit} long") };
+        let message = format!("{is}: {} to {} {unit} are possible", range.start(), range.end());
+        self.add(path.to_owned(), message);
+    }
+
+    fn unicast(&mut self, path: &str, address: IpAddr) {
+        match address {
+            IpAddr::V6(_) => {
+                let message = format!("{address} is IPv6, which is not supported yet");
+                self.add(path.to_owned(), message).hint("use an IPv4 address");
+            }
+            IpAddr::V4(v4) if v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast() => {
+                self.add(path.to_owned(), format!("{address} is not the address of one machine"));
+            }
+            IpAddr::V4(_) => {}
+        }
+    }
+
+    fn dangling<'a>(
+        &mut self,
+        path: &str,
+        what: &str,
+        name: &str,
+        names: impl ExactSizeIterator<Item = &'a str>,
+        list: &str,
+    ) {
+        let names_read = (0..names.len()).map(|index| format!("{list}[{index}].name"));
+        let finding = self.add(path.to_owned(), format!("no {what} is named {name:?}"));
+        match super::fault::nearest(name, names) {
+            Some(meant) => finding.hint(format!("did you mean {meant:?}?")),
+            None => finding.hint(format!("name one of `{list}`")),
+        };
+        // It may be the name that could not be read.
+        finding.about([list.to_owned()]).about(names_read);
+    }
+}
+
+impl Finding {
+    fn hint(&mut self, hint: impl Into<String>) -> &mut Self {
+        self.fault.hint = Some(hint.into());
+        self
+    }
+
+    fn about(&mut self, paths: impl IntoIterator<Item = String>) -> &mut Self {
+        self.rests_on.extend(paths);
+        self
+    }
+}

@@ -1,0 +1,53 @@
+//! Every range that a value of the document must keep, each in one place.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// Characters of a name.
+pub const NAME: RangeInclusive<usize> = 1..=63;
+/// Addresses of a VIP group: keepalived reads no more from one advert (`VRRP_MAX_VIP`).
+pub const VIP_ADDRESSES: RangeInclusive<usize> = 1..=20;
+/// Bytes of an interface name (`IFNAMSIZ` less the terminator).
+pub const INTERFACE: RangeInclusive<usize> = 1..=15;
+/// Virtual router ids (RFC 9568 §5.2.3).
+pub const VRID: RangeInclusive<u64> = 1..=255;
+/// VRRP priorities of a holder: 0 announces the end of one, 255 an owner of the address (RFC 9568 §5.2.4).
+pub const PRIORITY: RangeInclusive<u64> = 1..=254;
+/// VRRP versions.
+pub const VRRP_VERSION: RangeInclusive<u64> = 2..=3;
+/// Bytes of a VRRP password (RFC 2338 §5.3.10).
+pub const PASS: RangeInclusive<usize> = 1..=8;
+/// Advert interval of version 2, in steps of [`ADVERT_STEP_V2`] (RFC 3768 §5.3.7).
+pub const ADVERT_V2: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(255);
+/// Step of version 2's interval.
+pub const ADVERT_STEP_V2: Duration = Duration::from_secs(1);
+/// Advert interval of version 3, in steps of [`ADVERT_STEP_V3`]: 12 bits (RFC 9568 §5.2.7).
+pub const ADVERT_V3: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_millis(40_950);
+/// Step of version 3's interval.
+pub const ADVERT_STEP_V3: Duration = Duration::from_millis(10);
+/// Ports.
+pub const PORT: RangeInclusive<u64> = 1..=65_535;
+/// Weights of real servers (`IP_VS_CMD_ATTR` takes any, ipvsadm no more).
+pub const WEIGHT: RangeInclusive<u64> = 0..=65_535;
+/// How often a source is asked, and a real server probed.
+pub const INTERVAL: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(3600);
+/// How long a probe may take.
+pub const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+/// Between a failed probe and the next.
+pub const RETRY_DELAY: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(3600);
+/// Probes after the first that failed.
+pub const RETRIES: RangeInclusive<u64> = 0..=100;
+/// Real servers that checks never remove.
+pub const MIN_HEALTHY: RangeInclusive<u64> = 0..=65_535;
+/// Persistence, in whole seconds; ipvsadm's limit (`MAX_TIMEOUT`, 31 days).
+pub const PERSISTENCE: RangeInclusive<Duration> =
+    Duration::ZERO..=Duration::from_secs(31 * 24 * 3600);
+/// Bytes of a DNS name in text, without the trailing dot (RFC 1035 §2.3.4).
+pub const DNS_NAME: RangeInclusive<usize> = 1..=253;
+/// Bytes of one label of a DNS name (RFC 1035 §2.3.4).
+pub const DNS_LABEL: RangeInclusive<usize> = 1..=63;
+/// Bytes of a path (`PATH_MAX` less the terminator).
+pub const FILE_PATH: RangeInclusive<usize> = 1..=4095;

@@ -1,0 +1,95 @@
+//! The keys of every object of the document, in the order in which they are written.
+
+/// One kind of map.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its message in `lvsmesh/v1/desired.proto`.
+    pub name: &'static str,
+    /// Its keys: the message's fields in their order, without unit suffix.
+    pub keys: &'static [&'static str],
+    /// Keys that are refused by name until what they ask for is built.
+    pub planned: &'static [&'static str],
+}
+
+/// The document.
+pub const DOCUMENT: Object =
+    Object { name: "Document", keys: &["fleet", "vips", "pools", "services"], planned: &[] };
+
+/// `fleet`.
+pub const FLEET: Object = Object {
+    name: "Fleet",
+    keys: &["name", "no_quorum", "failback"],
+    planned: &["notifications", "ipvs"],
+};
+
+/// One of `vips`.
+pub const VIP: Object = Object {
+    name: "Vip",
+    keys: &["name", "addresses", "interface", "attach", "preference", "vrrp"],
+    planned: &[],
+};
+
+/// `vrrp` of a VIP group.
+pub const VRRP: Object = Object {
+    name: "Vrrp",
+    keys: &["vrid", "version", "advert_interval", "priority", "auth", "checksum", "coexist"],
+    planned: &["unicast"],
+};
+
+/// `vrrp.auth`.
+pub const AUTH: Object = Object { name: "Auth", keys: &["pass"], planned: &[] };
+
+/// One of `pools`.
+pub const POOL: Object = Object {
+    name: "Pool",
+    keys: &["name", "real_servers", "discovery", "check", "min_healthy"],
+    planned: &["quorum", "sorry"],
+};
+
+/// One of `real_servers`.
+pub const REAL_SERVER: Object =
+    Object { name: "RealServer", keys: &["address", "port", "weight"], planned: &[] };
+
+/// `discovery` of a pool.
+pub const DISCOVERY: Object = Object { name: "Discovery", keys: &["file", "dns"], planned: &[] };
+
+/// `discovery.file`.
+pub const FILE_SOURCE: Object =
+    Object { name: "FileSource", keys: &["path", "interval"], planned: &[] };
+
+/// `discovery.dns`.
+pub const DNS_SOURCE: Object = Object {
+    name: "DnsSource",
+    keys: &["name", "record", "port", "weight", "servers", "interval"],
+    planned: &[],
+};
+
+/// `check` of a pool.
+pub const CHECK: Object = Object {
+    name: "Check",
+    keys: &["kind", "port", "interval", "timeout", "retries", "delay_before_retry"],
+    planned: &[],
+};
+
+/// One of `services`.
+pub const SERVICE: Object = Object {
+    name: "Service",
+    keys: &["name", "vip", "port", "protocol", "scheduler", "forwarding", "persistence", "pool"],
+    planned: &["fwmark", "flags"],
+};
+
+/// All of them.
+pub const ALL: [&Object; 12] = [
+    &DOCUMENT,
+    &FLEET,
+    &VIP,
+    &VRRP,
+    &AUTH,
+    &POOL,
+    &REAL_SERVER,
+    &DISCOVERY,
+    &FILE_SOURCE,
+    &DNS_SOURCE,
+    &CHECK,
+    &SERVICE,
+];

@@ -1,0 +1,173 @@
+//! From a document to a tree: every default written out, keys in the schema's order.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Value, schema};
+use crate::model::{
+    Auth, Check, Discovery, DnsRecord, DnsSource, Document, FileSource, Fleet, Pool, PoolSource,
+    RealServer, Service, Vip, Vrrp, text,
+};
+
+/// Writes a document; [`super::decode`] gives the same document again.
+///
+/// Passwords are part of it: what is shown to people is the caller's decision.
+#[must_use]
+pub fn encode(document: &Document) -> Value {
+    object(
+        &schema::DOCUMENT,
+        [
+            Some(fleet(&document.fleet)),
+            Some(list(&document.vips, vip)),
+            Some(list(&document.pools, pool)),
+            Some(list(&document.services, service)),
+        ],
+    )
+}
+
+fn fleet(fleet: &Fleet) -> Value {
+    object(
+        &schema::FLEET,
+        [
+            Some(fleet.name.as_str().into()),
+            Some(fleet.no_quorum.name().into()),
+            Some(fleet.failback.name().into()),
+        ],
+    )
+}
+
+fn vip(vip: &Vip) -> Value {
+    object(
+        &schema::VIP,
+        [
+            Some(vip.name.as_str().into()),
+            Some(list(&vip.addresses, |address| address.to_string().into())),
+            Some(vip.interface.as_str().into()),
+            Some(vip.attach.name().into()),
+            Some(list(&vip.preference, |name| name.as_str().into())),
+            Some(vrrp(&vip.vrrp)),
+        ],
+    )
+}
+
+fn vrrp(vrrp: &Vrrp) -> Value {
+    let auth = |Auth::Pass(pass): &Auth| object(&schema::AUTH, [Some(Value::from(pass.as_str()))]);
+    object(
+        &schema::VRRP,
+        [
+            Some(u32::from(vrrp.vrid).into()),
+            Some(u32::from(vrrp.version.number()).into()),
+            Some(duration(vrrp.advert_interval)),
+            Some(u32::from(vrrp.priority).into()),
+            vrrp.auth.as_ref().map(auth),
+            Some(vrrp.checksum.name().into()),
+            Some(vrrp.coexist.name().into()),
+        ],
+    )
+}
+
+fn pool(pool: &Pool) -> Value {
+    let (listed, found) = match &pool.source {
+        PoolSource::Listed(listed) => (Some(list(listed, real_server)), None),
+        PoolSource::Discovery(found) => (None, Some(discovery(found))),
+    };
+    object(
+        &schema::POOL,
+        [
+            Some(pool.name.as_str().into()),
+            listed,
+            found,
+            pool.check.as_ref().map(check),
+            Some(pool.min_healthy.into()),
+        ],
+    )
+}
+
+fn real_server(server: &RealServer) -> Value {
+    object(
+        &schema::REAL_SERVER,
+        [
+            Some(server.address.to_string().into()),
+            Some(u32::from(server.port).into()),
+            Some(server.weight.into()),
+        ],
+    )
+}
+
+fn discovery(discovery: &Discovery) -> Value {
+    let sources = match discovery {
+        Discovery::File(file) => [Some(file_source(file)), None],
+        Discovery::Dns(dns) => [None, Some(dns_source(dns))],
+    };
+    object(&schema::DISCOVERY, sources)
+}
+
+fn file_source(file: &FileSource) -> Value {
+    object(&schema::FILE_SOURCE, [Some(file.path.as_str().into()), Some(duration(file.interval))])
+}
+
+fn dns_source(dns: &DnsSource) -> Value {
+    // SRV records carry both themselves.
+    let ported = dns.record != DnsRecord::Srv;
+    object(
+        &schema::DNS_SOURCE,
+        [
+            Some(dns.name.as_str().into()),
+            Some(dns.record.name().into()),
+            dns.port.map(|port| u32::from(port).into()),
+            ported.then(|| dns.weight.into()),
+            Some(list(&dns.servers, |&server| dns_server(server).into())),
+            Some(duration(dns.interval)),
+        ],
+    )
+}
+
+/// Without the port where it is DNS's own.
+fn dns_server(server: SocketAddr) -> String {
+    if server.port() == 53 { server.ip().to_string() } else { server.to_string() }
+}
+
+fn check(check: &Check) -> Value {
+    object(
+        &schema::CHECK,
+        [
+            Some(check.kind.name().into()),
+            check.port.map(|port| u32::from(port).into()),
+            Some(duration(check.interval)),
+            Some(duration(check.timeout)),
+            Some(check.retries.into()),
+            Some(duration(check.delay_before_retry)),
+        ],
+    )
+}
+
+fn service(service: &Service) -> Value {
+    object(
+        &schema::SERVICE,
+        [
+            Some(service.name.as_str().into()),
+            Some(service.vip.as_str().into()),
+            Some(u32::from(service.port).into()),
+            Some(service.protocol.name().into()),
+            Some(service.scheduler.name().into()),
+            Some(service.forwarding.name().into()),
+            Some(duration(service.persistence)),
+            Some(service.pool.as_str().into()),
+        ],
+    )
+}
+
+/// A map of the object's keys, in their order; a key without a value is left out.
+fn object<const N: usize>(object: &schema::Object, values: [Option<Value>; N]) -> Value {
+    debug_assert_eq!(object.keys.len(), N, "{}", object.name);
+    let entries = object.keys.iter().zip(values);
+    Value::Map(entries.filter_map(|(key, value)| Some(((*key).to_owned(), value?))).collect())
+}
+
+fn list<T>(items: &[T], write: impl Fn(&T) -> Value) -> Value {
+    Value::List(items.iter().map(write).collect())
+}
+
+fn duration(span: Duration) -> Value {
+    text::duration(span).into()
+}
