@@ -18,6 +18,7 @@ pub mod command;
 pub mod discovery;
 pub mod document;
 pub mod lease;
+pub mod membership;
 pub mod model;
 pub mod placement;
 pub mod plan;
