@@ -2,6 +2,9 @@
 //!
 //! *In*: proposals, peers' messages, the lease thread's verdicts. *Out*: the applied state, Raft's status, and requests to the lease's gate.
 
+pub mod node;
+pub mod storage;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
