@@ -1,0 +1,3 @@
+//! Real agents between network namespaces, on any Linux: what needs no IPVS.
+
+mod machines;

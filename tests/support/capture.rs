@@ -1,0 +1,230 @@
+//! ARP and VRRP frames, as they enter the switch.
+
+use std::collections::BTreeMap;
+use std::io::IoSliceMut;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg, setsockopt,
+    socket, sockopt,
+};
+use nix::sys::time::TimeVal;
+
+use crate::netns::Namespace;
+
+/// A frame that a node sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// When it was read from the switch.
+    pub at: Instant,
+    /// The node behind the port it came in by.
+    pub from: String,
+    /// What it was.
+    pub frame: Frame,
+}
+
+/// The frames that the lab looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// ARP (RFC 826).
+    Arp {
+        /// A reply, not a request.
+        reply: bool,
+        /// Sender protocol address.
+        sender: Ipv4Addr,
+        /// Target protocol address; the sender's own in a gratuitous ARP.
+        target: Ipv4Addr,
+    },
+    /// A VRRP advertisement (RFC 3768, RFC 9568).
+    Advert {
+        /// 2 or 3.
+        version: u8,
+        /// Virtual router id.
+        vrid: u8,
+        /// 0: the sender gives up.
+        priority: u8,
+    },
+}
+
+impl Frame {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let kind = u16::from_be_bytes([*bytes.get(12)?, *bytes.get(13)?]);
+        let payload = bytes.get(14..)?;
+        let address =
+            |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(payload.get(at..at + 4)?).ok()?));
+        match kind {
+            0x0806 => Some(Self::Arp {
+                reply: *payload.get(7)? == 2,
+                sender: address(14)?,
+                target: address(24)?,
+            }),
+            0x0800 if *payload.get(9)? == 112 => {
+                let advert = payload.get(usize::from(payload.first()? & 0x0f) * 4..)?;
+                Some(Self::Advert {
+                    version: advert.first()? >> 4,
+                    vrid: *advert.get(1)?,
+                    priority: *advert.get(2)?,
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A running recording; ends when dropped.
+#[derive(Debug)]
+pub struct Capture {
+    seen: Arc<Mutex<Vec<Seen>>>,
+    stop: Arc<AtomicBool>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Capture {
+    pub(crate) fn start(switch: &Namespace, ports: BTreeMap<u32, String>) -> Self {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let stop = Arc::new(AtomicBool::new(false));
+        // Opened before this returns, so that nothing sent from now on is missed.
+        let socket = switch.inside(|| {
+            socket(
+                AddressFamily::Packet,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC,
+                SockProtocol::EthAll,
+            )
+            .expect("root may open a packet socket")
+        });
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 50_000))
+            .expect("a receive timeout can be set");
+        setsockopt(&socket, sockopt::RcvBuf, &(4 << 20)).expect("a receive buffer can be set");
+        let (writer, ended) = (Arc::clone(&seen), Arc::clone(&stop));
+        let reader = std::thread::spawn(move || {
+            let mut buffer = [0_u8; 256];
+            while !ended.load(Ordering::Relaxed) {
+                let mut parts = [IoSliceMut::new(&mut buffer)];
+                let Ok(message) =
+                    recvmsg::<LinkAddr>(socket.as_raw_fd(), &mut parts, None, MsgFlags::empty())
+                else {
+                    continue;
+                };
+                let at = Instant::now();
+                let (Some(from), length) = (message.address, message.bytes) else { continue };
+                // A frame passes the switch's links more than once; only its way in tells who sent it.
+                if from.pkttype() == libc::PACKET_OUTGOING {
+                    continue;
+                }
+                let Some(node) =
+                    u32::try_from(from.ifindex()).ok().and_then(|port| ports.get(&port))
+                else {
+                    continue;
+                };
+                if let Some(frame) = buffer.get(..length).and_then(Frame::parse) {
+                    let mut seen = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                    seen.push(Seen { at, from: node.clone(), frame });
+                }
+            }
+        });
+        Self { seen, stop, reader: Some(reader) }
+    }
+
+    /// Everything seen until now, oldest first.
+    #[must_use]
+    pub fn frames(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who sent adverts in the last `span`, and with what.
+    #[must_use]
+    pub fn adverts(&self, span: Duration) -> Vec<Seen> {
+        let mut frames = self.frames();
+        frames
+            .retain(|seen| matches!(seen.frame, Frame::Advert { .. }) && seen.at.elapsed() <= span);
+        frames
+    }
+
+    /// Requests for `address` that more than one node answered: each with those who did.
+    ///
+    /// A reply belongs to the newest request before it; the prober asks the next time only after the answers to the last must be in.
+    #[must_use]
+    pub fn answered_twice(&self, address: Ipv4Addr) -> Vec<(Instant, Vec<String>)> {
+        let mut answers: Vec<(Instant, Vec<String>)> = Vec::new();
+        for seen in self.frames() {
+            match seen.frame {
+                Frame::Arp { reply: false, target, sender }
+                    if target == address && sender != address =>
+                {
+                    answers.push((seen.at, Vec::new()));
+                }
+                Frame::Arp { reply: true, sender, target }
+                    if sender == address && target != address =>
+                {
+                    if let Some((_, who)) = answers.last_mut()
+                        && !who.contains(&seen.from)
+                    {
+                        who.push(seen.from);
+                    }
+                }
+                Frame::Arp { .. } | Frame::Advert { .. } => {}
+            }
+        }
+        answers.retain(|(_, who)| who.len() > 1);
+        answers
+    }
+
+    /// Who answered requests for `address`, in order, each node once for each unbroken run of answers, with their number.
+    #[must_use]
+    pub fn answering(&self, address: Ipv4Addr) -> Vec<(String, usize)> {
+        let mut runs: Vec<(String, usize)> = Vec::new();
+        for seen in self.frames() {
+            let Frame::Arp { reply: true, sender, target } = seen.frame else { continue };
+            if sender != address || target == address {
+                continue;
+            }
+            match runs.last_mut() {
+                Some((node, count)) if *node == seen.from => *count += 1,
+                _ => runs.push((seen.from, 1)),
+            }
+        }
+        runs
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(reader) = self.reader.take() {
+            let _ended = reader.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_advert_and_an_arp_reply_are_read_from_their_bytes() {
+        let mut advert = vec![0_u8; 12];
+        advert.extend([
+            0x08, 0x00, 0x45, 0, 0, 40, 0, 0, 0, 0, 255, 112, 0, 0, 192, 168, 3, 101, 224, 0, 0, 18,
+        ]);
+        advert.extend([0x21, 51, 200, 1]);
+        assert_eq!(
+            Frame::parse(&advert),
+            Some(Frame::Advert { version: 2, vrid: 51, priority: 200 })
+        );
+
+        let mut reply = vec![0_u8; 12];
+        reply.extend([
+            0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 2, 1, 1, 1, 1, 1, 1, 192, 168, 3, 100, 2, 2, 2, 2, 2,
+            2, 192, 168, 3, 10,
+        ]);
+        let (sender, target) = (Ipv4Addr::new(192, 168, 3, 100), Ipv4Addr::new(192, 168, 3, 10));
+        assert_eq!(Frame::parse(&reply), Some(Frame::Arp { reply: true, sender, target }));
+        assert_eq!(Frame::parse(&reply[..20]), None, "a short frame is no frame");
+    }
+}

@@ -1,0 +1,72 @@
+//! Documents for the reference deployment and its variations.
+
+use std::net::Ipv4Addr;
+
+/// The fleet's name.
+pub const FLEET: &str = "lab";
+/// The address that clients use.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 3, 100);
+/// Director.
+pub const LVS_1: (&str, Ipv4Addr) = ("lvs-1", Ipv4Addr::new(192, 168, 3, 101));
+/// Director and realserver.
+pub const LVS_2: (&str, Ipv4Addr) = ("lvs-2", Ipv4Addr::new(192, 168, 3, 102));
+/// Realserver.
+pub const RS_1: (&str, Ipv4Addr) = ("rs-1", Ipv4Addr::new(192, 168, 3, 3));
+/// No part of the fleet; asks for pages, and runs lvsctl.
+pub const CLIENT: (&str, Ipv4Addr) = ("client", Ipv4Addr::new(192, 168, 3, 10));
+
+/// The parts of a document that tests vary.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// VRRP version: 2 (with PASS 1111) or 3.
+    pub vrrp_version: u8,
+    /// With units.
+    pub advert_interval: &'static str,
+    /// Pools and services, as YAML.
+    pub rest: String,
+}
+
+impl Document {
+    /// A VIP and nothing behind it: what a kernel without IPVS can do.
+    #[must_use]
+    pub fn vip_alone() -> Self {
+        Self { vrrp_version: 2, advert_interval: "1s", rest: String::new() }
+    }
+
+    /// The reference deployment, with a check that notices a dead page in about a second and `persistence` with its unit.
+    #[must_use]
+    pub fn reference(persistence: &str) -> Self {
+        let rest = format!(
+            r"pools:
+  - name: web
+    real_servers:
+      - {{ address: {rs}, port: 80, weight: 3 }}
+      - {{ address: {both}, port: 80, weight: 3 }}
+    check: {{ kind: tcp, interval: 500ms, timeout: 1s, retries: 1, delay_before_retry: 200ms }}
+services:
+  - {{ name: web, vip: web, port: 80, protocol: tcp, scheduler: wlc, forwarding: dr, persistence: {persistence}, pool: web }}
+",
+            rs = RS_1.1,
+            both = LVS_2.1,
+        );
+        Self { rest, ..Self::vip_alone() }
+    }
+
+    /// The whole text.
+    #[must_use]
+    pub fn yaml(&self) -> String {
+        let Self { vrrp_version, advert_interval, rest } = self;
+        let auth = if *vrrp_version == 2 { ", auth: { pass: \"1111\" }" } else { "" };
+        format!(
+            r"fleet: {{ name: {FLEET} }}
+vips:
+  - name: web
+    addresses: [{VIP}]
+    interface: eth0
+    preference: [{}, {}]
+    vrrp: {{ vrid: 51, version: {vrrp_version}, advert_interval: {advert_interval}, priority: 200{auth} }}
+{rest}",
+            LVS_1.0, LVS_2.0
+        )
+    }
+}

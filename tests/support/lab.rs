@@ -1,0 +1,214 @@
+//! Machines on one switch.
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::capture::Capture;
+use crate::netns::{self, Namespace};
+use crate::{link, pace};
+
+/// One machine: a namespace with `lo`, and an `eth0` that is plugged into the lab's switch.
+#[derive(Debug)]
+pub struct Node {
+    /// Short, unique in the lab.
+    pub name: String,
+    /// Of `eth0`, with a /24.
+    pub address: Ipv4Addr,
+    /// Of `eth0`.
+    pub mac: [u8; 6],
+    /// Where its processes run.
+    pub namespace: Namespace,
+    /// Index of its port in the switch's namespace.
+    pub port: u32,
+}
+
+/// Machines on one switch, and a directory for their files.
+#[derive(Debug)]
+pub struct Lab {
+    switch: Namespace,
+    nodes: Vec<Node>,
+    directory: Option<TempDir>,
+}
+
+impl Lab {
+    /// Makes a machine for each name and address.
+    ///
+    /// # Panics
+    ///
+    /// Without root's rights, or if the kernel refuses a part: there is no lab to test in then.
+    #[must_use]
+    pub fn new(machines: &[(&str, Ipv4Addr)]) -> Self {
+        assert!(netns::permitted(), "the lab needs root: it makes network namespaces");
+        let switch = Namespace::new().expect("root may make a network namespace");
+        quiet(&switch);
+        let bridge = link::bridge(&switch);
+        let node = |(number, (name, address)): (usize, &(&str, Ipv4Addr))| {
+            let namespace = Namespace::new().expect("root may make a network namespace");
+            quiet(&namespace);
+            let port = namespace.with_descriptor(|node| {
+                link::plug_in(&switch, bridge, &format!("port{number}"), node.as_fd())
+            });
+            link::configure(&namespace, *address);
+            Node {
+                name: (*name).to_owned(),
+                address: *address,
+                mac: link::mac(&namespace),
+                namespace,
+                port,
+            }
+        };
+        let nodes = machines.iter().enumerate().map(node).collect();
+        let directory =
+            TempDir::with_prefix("lvsmesh-lab-").expect("the temporary directory is writable");
+        Self { switch, nodes, directory: Some(directory) }
+    }
+
+    /// A machine by its name.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    #[must_use]
+    pub fn node(&self, name: &str) -> &Node {
+        self.nodes
+            .iter()
+            .find(|node| node.name == name)
+            .unwrap_or_else(|| panic!("the lab has no node {name}"))
+    }
+
+    /// All machines.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The name of the machine behind a port of the switch.
+    #[must_use]
+    pub fn behind(&self, port: u32) -> Option<&str> {
+        self.nodes.iter().find(|node| node.port == port).map(|node| node.name.as_str())
+    }
+
+    /// A directory for a machine's files; made if it is not there.
+    #[must_use]
+    pub fn directory(&self, node: &str) -> PathBuf {
+        let root = self.directory.as_ref().expect("the directory goes when the lab does");
+        let directory = root.path().join(node);
+        std::fs::create_dir_all(&directory).expect("the temporary directory is writable");
+        directory
+    }
+
+    /// Where this lab's files are.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.directory.as_ref().expect("the directory goes when the lab does").path()
+    }
+
+    /// Cuts a machine off at the switch: nothing comes or goes, and it still has its carrier, as with a switch that has failed.
+    pub fn cut(&self, node: &str) {
+        link::port_forwards(&self.switch, self.node(node).port, false);
+    }
+
+    /// Undoes [`Self::cut`].
+    pub fn restore(&self, node: &str) {
+        link::port_forwards(&self.switch, self.node(node).port, true);
+    }
+
+    /// Pulls a machine's cable: it loses its carrier.
+    pub fn unplug(&self, node: &str) {
+        link::set_up(&self.switch, self.node(node).port, false);
+    }
+
+    /// Undoes [`Self::unplug`].
+    pub fn plug(&self, node: &str) {
+        link::set_up(&self.switch, self.node(node).port, true);
+    }
+
+    /// Starts recording ARP and VRRP frames as they enter the switch.
+    #[must_use]
+    pub fn capture(&self) -> Capture {
+        Capture::start(
+            &self.switch,
+            self.nodes.iter().map(|node| (node.port, node.name.clone())).collect(),
+        )
+    }
+
+    /// Whether this kernel has IPVS, loading its module if it is one.
+    #[must_use]
+    pub fn has_ipvs() -> bool {
+        if Path::new("/proc/net/ip_vs").exists() {
+            return true;
+        }
+        let loaded = Command::new("modprobe").args(["-q", "ip_vs"]).status();
+        loaded.is_ok_and(|status| status.success()) && Path::new("/proc/net/ip_vs").exists()
+    }
+
+    /// Fails the test on a kernel without IPVS: a test that needs it never passes by being skipped.
+    ///
+    /// # Panics
+    ///
+    /// Without IPVS.
+    pub fn require_ipvs() {
+        assert!(
+            Self::has_ipvs(),
+            "this kernel has no IPVS (no module ip_vs): run the test in the virtual machine, tests/vm/boot"
+        );
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            print_logs(self.root());
+        }
+        for node in &self.nodes {
+            node.namespace.clear();
+        }
+        if std::env::var_os("LVSMESH_KEEP").is_some()
+            && let Some(directory) = self.directory.take()
+        {
+            println!("kept: {}", directory.keep().display());
+        }
+    }
+}
+
+/// Turns IPv6 off, whose address tests would put route events of their own between those that a test counts, and reverse-path filtering,
+/// which a machine may inherit from its host.
+fn quiet(namespace: &Namespace) {
+    namespace.inside(|| {
+        for (name, value) in [
+            ("ipv6/conf/all/disable_ipv6", "1"),
+            ("ipv6/conf/default/disable_ipv6", "1"),
+            ("ipv4/conf/all/rp_filter", "0"),
+            ("ipv4/conf/default/rp_filter", "0"),
+        ] {
+            let file = Path::new("/proc/sys/net").join(name);
+            if file.exists() {
+                std::fs::write(&file, value)
+                    .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            }
+        }
+    });
+}
+
+fn print_logs(root: &Path) {
+    let Ok(nodes) = std::fs::read_dir(root) else { return };
+    for node in nodes.filter_map(Result::ok) {
+        let Ok(files) = std::fs::read_dir(node.path()) else { continue };
+        for file in files
+            .filter_map(Result::ok)
+            .filter(|file| file.path().extension().is_some_and(|extension| extension == "log"))
+        {
+            let text = std::fs::read_to_string(file.path()).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let shown = if pace::slow() > 1 { 40 } else { 60 };
+            println!("--- the last lines of {}", file.path().display());
+            for line in lines.iter().skip(lines.len().saturating_sub(shown)) {
+                println!("{line}");
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Who answers for an address, asked once a millisecond, and who answers ARP for it.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::lab::Node;
+use crate::link;
+
+/// Discard's port: no service, so a datagram to it is for the holder itself.
+const PORT: u16 = 9;
+
+/// Answers every datagram with the name of its node; ends when dropped.
+#[derive(Debug)]
+pub struct Echo {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Echo {
+    /// Listens on every address of the node.
+    ///
+    /// # Panics
+    ///
+    /// If the port is taken.
+    #[must_use]
+    pub fn start(node: &Node) -> Self {
+        let socket = node.namespace.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)));
+        let socket = socket
+            .unwrap_or_else(|error| panic!("listen on UDP port {PORT} of {}: {error}", node.name));
+        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("the timeout is not zero");
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ended, name) = (Arc::clone(&stop), node.name.clone());
+        let thread = std::thread::spawn(move || {
+            let mut buffer = [0_u8; 64];
+            while !ended.load(Ordering::Relaxed) {
+                if let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                    // The way back may be cut: that is what is being measured.
+                    let _lost = socket.send_to(name.as_bytes(), from);
+                }
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+/// An answer to a datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// When it came.
+    pub at: Instant,
+    /// The node that gave it.
+    pub by: String,
+}
+
+/// Sends a datagram to an address every millisecond and notes every answer, until it is dropped.
+#[derive(Debug)]
+pub struct Prober {
+    answers: Arc<Mutex<Vec<Answer>>>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// A time without an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// The last answer before it.
+    pub from: Instant,
+    /// How long it was.
+    pub length: Duration,
+    /// Who answered before it.
+    pub before: String,
+    /// Who answered after it.
+    pub after: String,
+}
+
+impl Prober {
+    /// Starts asking from a node.
+    #[must_use]
+    pub fn start(node: &Node, address: Ipv4Addr) -> Self {
+        let socket = node
+            .namespace
+            .inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
+            .expect("some port is free");
+        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("the timeout is not zero");
+        let answers = Arc::new(Mutex::new(Vec::new()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let sending = socket.try_clone().expect("a socket can be cloned");
+        let ended = Arc::clone(&stop);
+        let sender = std::thread::spawn(move || {
+            let mut next = Instant::now();
+            while !ended.load(Ordering::Relaxed) {
+                // No route and no neighbour are answers too: silence.
+                let _lost = sending.send_to(b"?", SocketAddr::from((address, PORT)));
+                next += Duration::from_millis(1);
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+        });
+        let (writer, ended) = (Arc::clone(&answers), Arc::clone(&stop));
+        let reader = std::thread::spawn(move || {
+            let mut buffer = [0_u8; 64];
+            while !ended.load(Ordering::Relaxed) {
+                let Ok(length) = socket.recv(&mut buffer) else { continue };
+                let answer = Answer {
+                    at: Instant::now(),
+                    by: String::from_utf8_lossy(&buffer[..length]).into_owned(),
+                };
+                writer.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+            }
+        });
+        Self { answers, stop, threads: vec![sender, reader] }
+    }
+
+    /// All answers until now, oldest first.
+    #[must_use]
+    pub fn answers(&self) -> Vec<Answer> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who gave the newest answer, if it is younger than `age`.
+    #[must_use]
+    pub fn answering(&self, age: Duration) -> Option<String> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.last().filter(|answer| answer.at.elapsed() <= age).map(|answer| answer.by.clone())
+    }
+
+    /// The longest time without an answer, of those that began after `since` (less 10 ms: the last answer before a fault comes before it).
+    #[must_use]
+    pub fn longest_silence(&self, since: Instant) -> Option<Silence> {
+        let answers = self.answers();
+        let since = since.checked_sub(Duration::from_millis(10)).unwrap_or(since);
+        let silences = answers.windows(2).filter_map(|pair| match pair {
+            [before, after] => Some(Silence {
+                from: before.at,
+                length: after.at - before.at,
+                before: before.by.clone(),
+                after: after.by.clone(),
+            }),
+            _ => None,
+        });
+        silences
+            .filter(|silence| silence.from + silence.length >= since)
+            .max_by_key(|silence| silence.length)
+    }
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ended = thread.join();
+        }
+    }
+}
+
+/// Makes a node ask by ARP for an address again and again, until it is dropped; [`crate::capture`] sees who answers.
+#[derive(Debug)]
+pub struct ArpProber {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ArpProber {
+    /// Asks every `interval`.
+    #[must_use]
+    pub fn start(node: &Node, address: Ipv4Addr, interval: Duration) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&stop);
+        let thread = node.namespace.thread(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime needs only descriptors");
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("some port is free");
+            runtime.block_on(async {
+                let (connection, handle, _) =
+                    rtnetlink::new_connection().expect("a netlink socket needs no rights");
+                let connection = tokio::spawn(connection);
+                while !ended.load(Ordering::Relaxed) {
+                    // The kernel asks by broadcast when it knows nothing and has a packet to send.
+                    link::forget_neighbour(&handle, address)
+                        .await
+                        .expect("root may forget neighbours");
+                    let _lost = socket.send_to(b"?", SocketAddr::from((address, PORT)));
+                    tokio::time::sleep(interval).await;
+                }
+                connection.abort();
+            });
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for ArpProber {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
