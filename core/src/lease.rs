@@ -2,16 +2,36 @@
 //!
 //! *In*: datagrams of the lease plane, what Raft says, requests to vote, the clock. *Out*: datagrams, permission to vote, claims and
 //! releases. Raft decides who leads; this machine decides until when, and lets nobody vote a leader in while another's lease may run.
+//!
+//! The rules and why they hold: `docs/adr/0002-lease-decides-until-when.md`. In short:
+//!
+//! - A *voter* that acknowledges a HOLD promises that, for the span it names, it helps nobody else to be elected (`gate`).
+//! - A *holder* may rely on a majority's promises for a shorter span, counted from before it asked (`tenure`).
+//! - When a promise ends, somebody campaigns; who and when is a matter of pace, never of safety (`pace`).
+//!
+//! One value of [`Lease`] plays all three parts, because a node that promised must know it when it votes: one thread decides both.
 
+mod effects;
+mod electorate;
+mod gate;
+mod machine;
+mod pace;
 pub mod profile;
+mod tenure;
 pub mod wire;
 
 use std::collections::BTreeSet;
 
 use crate::model::NodeId;
 use crate::time::Mono;
+pub use effects::Effects;
+pub use gate::Promise;
+pub use machine::{Faults, Lease, LeaseConfig, Phase, Status};
 pub use profile::{Profile, Timing};
 pub use wire::Message;
+
+/// The largest configuration under which anybody holds: five voters, and room for changes under way.
+pub const VOTERS_MAX: usize = 9;
 
 /// Something that happened outside the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +49,11 @@ pub enum Input {
     Raft(RaftView),
     /// Raft heard from the leader of its term (an append or heartbeat). Liveness only: never part of a promise.
     LeaderHeard,
-    /// The *applied* Raft configuration: every voter, of both halves of a joint one. A node that is not in it promises nothing.
+    /// The *applied* Raft configuration: every voter. One change at a time, or majorities of successive ones might not meet. A node that is
+    /// not in it neither holds nor campaigns; it promises all the same, because its own view may be the one that lags.
     Voters(BTreeSet<NodeId>),
+    /// The index that this node's state machine has reached; acknowledgements carry it, so that a holder can name a good successor.
+    Applied(u64),
     /// How early this node campaigns after a promise ends (0 = most preferred director), and whether it may hold at all.
     Standing(Standing),
     /// Raft wants to take a step that could elect a leader; it waits for [`Effect::Pass`].
@@ -84,8 +107,9 @@ pub struct GateRequest {
     pub binding: bool,
 }
 
-/// Something that the caller must now do, in the order given.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Something that the caller must now do, in the order given: a [`Effect::Release`] must have reached the kernel before the
+/// [`Effect::Send`] of a relinquishment that follows it, and before a [`Effect::Pass`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Effect {
     /// Send a datagram.
     Send {
@@ -110,7 +134,7 @@ pub enum Effect {
         /// This tenure's number: the Raft term.
         epoch: u64,
     },
-    /// Hold: VIP, advert, gratuitous ARP, in that order, each only while `now < until`.
+    /// Hold: VIP, advert, gratuitous ARP, in that order, each only while [`Lease::may_emit`].
     Claim {
         /// This tenure's number.
         epoch: u64,
@@ -122,7 +146,7 @@ pub enum Effect {
         /// New end.
         until: Mono,
     },
-    /// Let go at once: nothing may be emitted any more.
+    /// Let go at once: nothing may be emitted any more. An unrenewed lease is released [`Timing::release_margin`] before it ends.
     Release {
         /// The tenure that is over.
         epoch: u64,

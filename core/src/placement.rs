@@ -1,10 +1,19 @@
 //! Replicated state and one node give that node's plan.
+//!
+//! *In*: [`State`], the node, and whether it holds. *Out*: [`NodePlan`], what the node's kernel should look like; and [`explain`], the same
+//! decisions in words. Both ask one function whether a real server gets traffic, so that a status never says otherwise than the table.
+
+mod explain;
+mod serving;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use crate::model::Vip;
-use crate::plan::{Sysctl, Table};
+pub use explain::{RealServerView, ServiceView, explain};
+
+use crate::model::{Document, Forwarding, Member, NodeId, Pool, RealServer, Service, Vip};
+use crate::plan::{Destination, Method, ServiceKey, ServiceSpec, Sysctl, Table, VirtualService};
+use crate::state::State;
 
 /// What one node's kernel should look like.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +33,200 @@ pub struct NodePlan {
 pub struct RealServerSide {
     /// VIPs that must be on `lo`.
     pub addresses: BTreeSet<IpAddr>,
-    /// Sysctls that must have at least this value, before any address is added (`arp_ignore` 1 and `arp_announce` 2 on `all`).
+    /// Sysctls that must have at least this value, before any address is added (`arp_ignore` 1 and `arp_announce` 2, on `all` and `lo`).
+    /// Empty where no address is needed.
     pub sysctls: BTreeMap<Sysctl, i64>,
 }
+
+/// What keeps a VIP on `lo` from answering ARP, and the machine from asking with it as sender (`ip-sysctl.rst`, Linux 6.1). The kernel takes
+/// the highest of `all` and the interface's own.
+const ARP_SYSCTLS: [(&str, i64); 4] = [
+    ("net/ipv4/conf/all/arp_announce", 2),
+    ("net/ipv4/conf/all/arp_ignore", 1),
+    ("net/ipv4/conf/lo/arp_announce", 2),
+    ("net/ipv4/conf/lo/arp_ignore", 1),
+];
+
+/// Each client by itself: the persistence granularity of IPv4, in host order, and of IPv6, as a prefix length.
+const NETMASK_V4: u32 = u32::MAX;
+const NETMASK_V6: u32 = 128;
+
+/// What that node's kernel should look like. `holding`: its tenure is being prepared or runs.
+///
+/// The plan of a node that is no member is empty. That is no reason to take anything down: a machine that was removed is cleaned by
+/// `lvs-agent leave`, and one whose log is still empty has nothing to compare with.
+#[must_use]
+pub fn place(state: &State, node: NodeId, holding: bool) -> NodePlan {
+    let revision = state.revision();
+    let Some(member) = state.member(node) else {
+        return NodePlan { revision, ..NodePlan::default() };
+    };
+    let real_server = real_server_side(state, state.document(), member);
+    if !member.is_director() {
+        return NodePlan { revision, real_server, ..NodePlan::default() };
+    }
+
+    let mut table = Table::new();
+    for service in &state.document().services {
+        let Some(vip) = state.document().vip(&service.vip) else { continue };
+        for &address in &vip.addresses {
+            // Forwarding for a VIP that is also on one's own `lo` sends packets round in circles, unless one holds it.
+            if !holding && real_server.addresses.contains(&address) {
+                continue;
+            }
+            table.insert(
+                key(service, address),
+                VirtualService {
+                    spec: spec(service, address),
+                    destinations: destinations(state, service, address),
+                },
+            );
+        }
+    }
+    NodePlan { revision, table, real_server, vips: state.document().vips.clone() }
+}
+
+/// How eagerly a node campaigns, and whether it only votes.
+///
+/// Directors come first: those that the VIP groups prefer, in the groups' order, then the others by id. All VIP groups move together, so
+/// the first preference that names a node counts. Real servers that may vote (witnesses) come after every director, by id. A node that is
+/// no member is a witness of the last rank.
+#[must_use]
+pub fn standing(state: &State, node: NodeId) -> (u8, bool) {
+    let mut order: Vec<&Member> = Vec::new();
+    let preferred = state.document().vips.iter().flat_map(|vip| &vip.preference);
+    let preferred = preferred.filter_map(|name| state.member_by_name(name));
+    let (directors, witnesses): (Vec<&Member>, Vec<&Member>) =
+        state.members().partition(|member| member.is_director());
+    for member in preferred.filter(|member| member.is_director()).chain(directors).chain(witnesses)
+    {
+        if !order.iter().any(|known| known.id == member.id) {
+            order.push(member);
+        }
+    }
+    let rank = order.iter().position(|member| member.id == node);
+    (
+        rank.and_then(|rank| u8::try_from(rank).ok()).unwrap_or(u8::MAX),
+        !state.member(node).is_some_and(Member::is_director),
+    )
+}
+
+/// What that member needs in order to answer for the services of a document, with the pools that sources have filled so far.
+fn real_server_side(state: &State, document: &Document, member: &Member) -> RealServerSide {
+    let mut addresses = BTreeSet::new();
+    if member.is_real_server() {
+        for service in &document.services {
+            let (Some(vip), Some(pool)) =
+                (document.vip(&service.vip), document.pool(&service.pool))
+            else {
+                continue;
+            };
+            let needed = match service.forwarding {
+                Forwarding::Dr => real_servers(state, pool)
+                    .iter()
+                    .any(|real_server| member.addresses.contains(&real_server.address)),
+            };
+            if needed {
+                addresses.extend(&vip.addresses);
+            }
+        }
+    }
+    let sysctls = if addresses.iter().any(IpAddr::is_ipv4) {
+        ARP_SYSCTLS.iter().map(|&(name, least)| (Sysctl(name.to_owned()), least)).collect()
+    } else {
+        BTreeMap::new()
+    };
+    RealServerSide { addresses, sysctls }
+}
+
+/// The real servers of a pool, whether they serve or not: as listed, or as its source said last.
+fn real_servers<'a>(state: &'a State, pool: &'a Pool) -> &'a [RealServer] {
+    match &pool.source {
+        crate::model::PoolSource::Listed(listed) => listed,
+        crate::model::PoolSource::Discovery(_) => {
+            state.discovered(&pool.name).map_or(&[], |discovered| &discovered.real_servers)
+        }
+    }
+}
+
+fn key(service: &Service, address: IpAddr) -> ServiceKey {
+    ServiceKey::Address { protocol: service.protocol, address, port: service.port }
+}
+
+fn spec(service: &Service, address: IpAddr) -> ServiceSpec {
+    let timeout = u32::try_from(service.persistence.as_secs()).unwrap_or(u32::MAX);
+    ServiceSpec {
+        scheduler: service.scheduler.name().to_owned(),
+        flags: if timeout == 0 { 0 } else { ServiceSpec::PERSISTENT },
+        timeout,
+        netmask: if address.is_ipv4() { NETMASK_V4 } else { NETMASK_V6 },
+        engine: None,
+    }
+}
+
+fn destinations(
+    state: &State,
+    service: &Service,
+    vip: IpAddr,
+) -> BTreeMap<SocketAddr, Destination> {
+    let Some(pool) = state.document().pool(&service.pool) else { return BTreeMap::new() };
+    let method = match service.forwarding {
+        Forwarding::Dr => Method::Route,
+    };
+    serving::assess(state, pool, vip)
+        .into_iter()
+        .filter(|verdict| verdict.serving)
+        .map(|verdict| {
+            let RealServer { weight, .. } = verdict.real_server;
+            let destination = Destination { weight, method, upper: 0, lower: 0 };
+            (verdict.real_server.socket_addr(), destination)
+        })
+        .collect()
+}
+
+impl RealServerSide {
+    /// A number that two sides share if and only if (but for a chance of 2^-64) they are equal: FNV-1a over their canonical bytes. Part of
+    /// log entries, so it never changes its meaning.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let mut hash = Fnv1a::new();
+        hash.update(b"lvsmesh real server side 1");
+        for address in &self.addresses {
+            match address {
+                IpAddr::V4(address) => {
+                    hash.update(&[4]);
+                    hash.update(&address.octets());
+                }
+                IpAddr::V6(address) => {
+                    hash.update(&[6]);
+                    hash.update(&address.octets());
+                }
+            }
+        }
+        for (name, least) in &self.sysctls {
+            hash.update(b"s");
+            hash.update(name.0.as_bytes());
+            hash.update(&[0]);
+            hash.update(&least.to_be_bytes());
+        }
+        hash.0
+    }
+}
+
+/// Fowler, Noll and Vo's hash 1a of 64 bits: no secret, the same on every machine and in every version.
+struct Fnv1a(u64);
+
+impl Fnv1a {
+    const fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,8 @@
 pub mod address;
 mod error;
 pub mod fake;
+pub mod ipvs;
+mod linux;
 pub mod route_socket;
 pub mod sysctl;
 
@@ -21,6 +23,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use error::{Errno, KernelError, chain, ipvs_missing, load_ipvs};
+pub use linux::Linux;
 use lvsmesh_core::plan::{Action, Observed, Sysctl};
 
 /// lvsmesh's mark on the addresses that it adds: `IFA_PROTO` 0x4C, the letter L (Linux 5.18 and later keep and show it; older kernels

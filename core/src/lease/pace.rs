@@ -1,0 +1,110 @@
+//! When to campaign. Nothing here bears on safety: a campaign at the wrong moment is stopped by the voters' gates, this node's included.
+
+use std::time::Duration;
+
+use super::{Effect, Effects, Lease};
+use crate::model::NodeId;
+use crate::time::Mono;
+
+/// What decides when this node campaigns next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Pace {
+    /// Not before this moment.
+    not_before: Mono,
+    /// When Raft last heard from a leader of its term.
+    leader_heard: Mono,
+    /// Who should go first, in the words of the last holder.
+    hint: Option<NodeId>,
+}
+
+impl Lease {
+    /// How long this node lets others go first.
+    fn stagger(&self) -> Duration {
+        let timing = &self.config.timing;
+        let mut stagger = timing.stagger_first;
+        if self.pace.hint != Some(self.config.id) {
+            let behind_the_hinted = u32::from(self.pace.hint.is_some());
+            stagger += timing.stagger_step * (u32::from(self.standing.rank) + behind_the_hinted);
+        }
+        if !self.standing.eligible {
+            stagger += timing.stagger_witness;
+        }
+        stagger
+    }
+
+    /// The next moment at which this node campaigns, if it may at all.
+    pub(super) fn campaign_at(&self) -> Option<Mono> {
+        let me = self.config.id;
+        if !self.voters.contains(me) || self.raft.leader == Some(me) || self.tenure.is_some() {
+            return None;
+        }
+        let promised = self.promise.map_or(Mono(0), |promise| promise.until);
+        let mut at = self.pace.not_before.max(promised).max(self.silent_until);
+        if !self.standing.eligible {
+            // It could not hold: it campaigns only where there is no leader, so that a fleet without an eligible director keeps a quiet one.
+            let leaderless = self.pace.leader_heard.after(self.config.timing.promise);
+            at = at.max(leaderless.after(self.stagger()));
+        }
+        Some(at)
+    }
+
+    pub(super) fn campaign(&mut self, now: Mono, out: &mut Effects) {
+        if self.campaign_at().is_none_or(|at| at > now) {
+            return;
+        }
+        if self.voters.is_only(self.config.id) {
+            // Raft elects a single voter in one step, with no vote that could pass the gate: the campaign is the vote.
+            self.voted_term = self.voted_term.max(self.raft.term.saturating_add(1));
+        }
+        self.pace.hint = None;
+        self.pace.not_before = now.after(self.config.timing.retry).after(self.stagger());
+        out.push(Effect::Campaign);
+    }
+
+    /// A promise was made: nothing to do before it ends.
+    pub(super) fn follow(&mut self, until: Mono, hint: Option<NodeId>) {
+        self.pace.hint = hint;
+        self.pace.not_before = until.after(self.stagger());
+    }
+
+    /// The holder let go: somebody should follow it soon.
+    pub(super) fn succeed(&mut self, now: Mono, successor: Option<NodeId>) {
+        self.pace.hint = successor.or(self.pace.hint);
+        let wait = match successor {
+            Some(node) if node == self.config.id => Duration::ZERO,
+            Some(_) => self.stagger(),
+            None => self.stagger() / 5,
+        };
+        self.pace.not_before = now.after(wait);
+    }
+
+    /// A vote was given: its winner gets the time to ask for promises.
+    pub(super) fn wait_after_vote(&mut self, now: Mono) {
+        self.wait(now, self.config.timing.promise);
+    }
+
+    /// A lease was lost or given up: others go first.
+    pub(super) fn back_off(&mut self, now: Mono) {
+        self.wait(now, self.config.timing.promise * 2);
+    }
+
+    /// A voter holds this node's request back.
+    pub(super) fn wait_for_busy(&mut self, now: Mono, remaining: Duration) {
+        self.wait(now, remaining.min(self.config.timing.promise_max));
+    }
+
+    /// This node became a voter, or able to hold: a holder that there is makes itself heard within two beats.
+    pub(super) fn listen_first(&mut self, now: Mono) {
+        if self.standing.eligible {
+            self.wait(now, self.config.timing.beat * 2);
+        }
+    }
+
+    fn wait(&mut self, now: Mono, span: Duration) {
+        self.pace.not_before = self.pace.not_before.max(now.after(span).after(self.stagger()));
+    }
+
+    pub(super) fn leader_heard(&mut self, now: Mono) {
+        self.pace.leader_heard = now;
+    }
+}

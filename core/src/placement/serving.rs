@@ -1,0 +1,86 @@
+//! Which real servers of a pool get traffic, and why the others do not.
+
+use std::net::IpAddr;
+
+use super::{real_server_side, real_servers};
+use crate::model::{Member, Pool, RealServer};
+use crate::state::State;
+
+/// What is decided about one real server, for one VIP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Verdict<'a> {
+    pub(super) real_server: RealServer,
+    /// The node that it is; `None`: unmanaged.
+    pub(super) node: Option<&'a Member>,
+    /// In the forwarding table.
+    pub(super) serving: bool,
+    /// Why not, or why in spite of what its check says.
+    pub(super) reason: Option<String>,
+}
+
+/// Decides about every real server of a pool, in the pool's order.
+///
+/// A real server whose node has not confirmed its side is never in the table. One that fails its check is not either, except that
+/// `min_healthy` keeps as many of those as are missing, in the pool's order. Real servers of weight 0 count for nothing there: they get
+/// no new connections. One that was never probed is up.
+pub(super) fn assess<'a>(state: &'a State, pool: &'a Pool, vip: IpAddr) -> Vec<Verdict<'a>> {
+    let mut failed: Vec<usize> = Vec::new();
+    let mut healthy = 0;
+    let mut verdicts = Vec::new();
+    for (index, &real_server) in real_servers(state, pool).iter().enumerate() {
+        let node = manager(state, real_server.address);
+        let unready = node.and_then(|node| unready(state, node, vip));
+        let fault = state.health_fault(&pool.name, real_server.socket_addr());
+        let reason = match (unready, fault) {
+            (Some(unready), _) => Some(unready),
+            (None, Some(fault)) => {
+                if real_server.weight > 0 {
+                    failed.push(index);
+                }
+                Some(format!("check failed: {fault}"))
+            }
+            (None, None) => {
+                healthy += u32::from(real_server.weight > 0);
+                None
+            }
+        };
+        verdicts.push(Verdict { real_server, node, serving: reason.is_none(), reason });
+    }
+
+    let missing = usize::try_from(pool.min_healthy.saturating_sub(healthy)).unwrap_or(usize::MAX);
+    for index in failed.into_iter().take(missing) {
+        let verdict = &mut verdicts[index];
+        verdict.serving = true;
+        verdict.reason = verdict
+            .reason
+            .take()
+            .map(|reason| format!("kept by min_healthy {}: {reason}", pool.min_healthy));
+    }
+    verdicts
+}
+
+/// The node whose address that is, if it may be a real server.
+fn manager(state: &State, address: IpAddr) -> Option<&Member> {
+    state.members().find(|member| member.is_real_server() && member.addresses.contains(&address))
+}
+
+/// Why the node is not ready to answer for the VIP; `None`: it is.
+///
+/// A report about an earlier revision still vouches for the VIPs that this revision asks for as well: what was in place stays in place.
+/// Without this, adding a VIP would empty every pool until each node has reported again.
+fn unready(state: &State, node: &Member, vip: IpAddr) -> Option<String> {
+    let name = &node.name;
+    let Some(report) = state.readiness(node.id) else {
+        return Some(format!("{name}: no readiness report yet"));
+    };
+    if let Some(fault) = &report.fault {
+        return Some(format!("{name}: {fault}"));
+    }
+    let current = real_server_side(state, state.document(), node);
+    let vouched = report.digest == current.digest()
+        || state.history().rev().any(|revision| {
+            let earlier = real_server_side(state, &revision.document, node);
+            earlier.addresses.contains(&vip) && earlier.digest() == report.digest
+        });
+    (!vouched).then(|| format!("{name}: revision {} not confirmed yet", state.revision()))
+}

@@ -1,0 +1,285 @@
+//! The kernel's IPVS table, over the generic netlink family `IPVS`.
+
+mod codec;
+mod socket;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use codec::{Attributes, Malformed};
+use lvsmesh_core::plan::{
+    Action, Counters, Destination, ServiceKey, ServiceSpec, Table, VirtualService,
+};
+use neli::genl::{AttrTypeBuilder, NlattrBuilder};
+use neli::types::Buffer;
+use nix::errno::Errno;
+use socket::{ATTEMPTS, Failure, Request, Socket};
+
+use crate::TIMEOUT;
+use crate::error::{KernelError, describe};
+
+/// `IPVS_GENL_VERSION`, <linux/ip_vs.h>.
+const VERSION: u8 = 1;
+
+/// `IPVS_CMD_*`, <linux/ip_vs.h>.
+#[derive(Clone, Copy)]
+enum Command {
+    NewService = 1,
+    SetService = 2,
+    DelService = 3,
+    GetService = 4,
+    NewDest = 5,
+    SetDest = 6,
+    DelDest = 7,
+    GetDest = 8,
+    GetInfo = 15,
+}
+
+/// The kernel's IPVS as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Version of IPVS itself: major, minor, patch. 1.2.1 since 2005.
+    pub version: (u8, u8, u8),
+    /// Buckets of the connection table.
+    pub connection_table_size: u32,
+}
+
+/// The table, with what the kernel counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Services and destinations.
+    pub table: Table,
+    /// Counters of each destination. Up to two seconds old: the kernel's estimator brings them up to date.
+    pub counters: BTreeMap<(ServiceKey, SocketAddr), Counters>,
+}
+
+/// A connection to the IPVS of the network namespace of the thread that opened it. Every request needs CAP_NET_ADMIN, reading too.
+#[derive(Debug)]
+pub struct Ipvs {
+    socket: Socket,
+    family: u16,
+}
+
+impl Ipvs {
+    /// Opens the connection. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::IpvsMissing`] if the kernel has no IPVS: the look-up of its family gives `ENOENT`.
+    pub async fn open() -> Result<Self, KernelError> {
+        const OPERATION: &str = "open";
+        const OBJECT: &str = "the generic netlink family `IPVS`";
+
+        let mut socket = Socket::open().map_err(|failure| error(OPERATION, OBJECT, failure))?;
+        match resolve(&mut socket, "IPVS").await {
+            Ok(family) => Ok(Self { socket, family }),
+            Err(Failure::Errno(Errno::ENOENT)) => Err(KernelError::IpvsMissing),
+            Err(failure) => Err(error(OPERATION, OBJECT, failure)),
+        }
+    }
+
+    /// Asks for version and size of the connection table.
+    ///
+    /// # Errors
+    ///
+    /// If the request is refused or unanswered. `ENOENT`: the module was unloaded since; open anew.
+    pub async fn info(&mut self) -> Result<Info, KernelError> {
+        const OPERATION: &str = "read";
+        const OBJECT: &str = "IPVS information";
+
+        let request = self.request(Command::GetInfo, Attributes::new());
+        let answers = self.socket.ask(&request).await.map_err(|f| error(OPERATION, OBJECT, f))?;
+        match answers.first() {
+            Some(answer) => {
+                codec::decode_info(answer).map_err(|f| error(OPERATION, OBJECT, f.into()))
+            }
+            None => {
+                let detail = Failure::Malformed("it is empty".into());
+                Err(error(OPERATION, OBJECT, detail))
+            }
+        }
+    }
+
+    /// Lists all services with their destinations and counters: one listing of the services, then one of each service's destinations.
+    ///
+    /// A service that is removed between the two appears without destinations. Of tunnels only the method is read, not the kind.
+    ///
+    /// # Errors
+    ///
+    /// If a request is refused or unanswered, or the list changes during each of several readings. `ENOENT`: the module was unloaded since.
+    pub async fn list(&mut self) -> Result<Listing, KernelError> {
+        const OPERATION: &str = "list";
+
+        let mut listing = Listing::default();
+        let request = self.request(Command::GetService, Attributes::new());
+        let services = self
+            .socket
+            .list(&request)
+            .await
+            .map_err(|failure| error(OPERATION, "IPVS services", failure))?;
+        for answer in &services {
+            let service = codec::decode_service(answer)
+                .map_err(|malformed| error(OPERATION, "IPVS services", malformed.into()))?;
+            let Some((key, spec)) = service else {
+                tracing::debug!(
+                    "an IPVS service of a protocol that is neither TCP, UDP nor SCTP is left out of the table"
+                );
+                continue;
+            };
+            let destinations = self.list_destinations(key, &mut listing.counters).await?;
+            listing.table.insert(key, VirtualService { spec, destinations });
+        }
+        Ok(listing)
+    }
+
+    async fn list_destinations(
+        &mut self,
+        key: ServiceKey,
+        counters: &mut BTreeMap<(ServiceKey, SocketAddr), Counters>,
+    ) -> Result<BTreeMap<SocketAddr, Destination>, KernelError> {
+        const OPERATION: &str = "list";
+        const OBJECT: &str = "IPVS destinations";
+
+        let request = self.request(Command::GetDest, codec::encode_service(key, None));
+        let answers = self.socket.list(&request).await.map_err(|f| error(OPERATION, OBJECT, f))?;
+        let mut destinations = BTreeMap::new();
+        for answer in &answers {
+            let (real, settings, counted) = codec::decode_destination(key, answer)
+                .map_err(|malformed| error(OPERATION, OBJECT, malformed.into()))?;
+            destinations.insert(real, settings);
+            counters.insert((key, real), counted);
+        }
+        Ok(destinations)
+    }
+
+    /// Adds a service.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if there is one with that key, `ENOENT` if the kernel has no such scheduler or persistence engine, `EINVAL` for an IPv6
+    /// prefix length outside 1 to 128.
+    pub async fn add_service(
+        &mut self,
+        key: ServiceKey,
+        spec: &ServiceSpec,
+    ) -> Result<(), KernelError> {
+        self.perform(&Action::AddService(key, spec.clone())).await
+    }
+
+    /// Changes a service's settings, all of them; connections stay.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if there is none; otherwise as for [`add_service`](Self::add_service).
+    pub async fn set_service(
+        &mut self,
+        key: ServiceKey,
+        spec: &ServiceSpec,
+    ) -> Result<(), KernelError> {
+        self.perform(&Action::SetService(key, spec.clone())).await
+    }
+
+    /// Removes a service and its destinations.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if there is none.
+    pub async fn remove_service(&mut self, key: ServiceKey) -> Result<(), KernelError> {
+        self.perform(&Action::RemoveService(key)).await
+    }
+
+    /// Performs any of the actions on services and destinations.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kernel::perform`](crate::Kernel::perform) says; `EOPNOTSUPP` for an action that is not about IPVS.
+    pub async fn perform(&mut self, action: &Action) -> Result<(), KernelError> {
+        use codec::{encode_destination, encode_service};
+
+        let (operation, object) = describe(action);
+        let (command, attributes) = match action {
+            Action::AddService(key, spec) => {
+                (Command::NewService, encode_service(*key, Some(spec)))
+            }
+            Action::SetService(key, spec) => {
+                (Command::SetService, encode_service(*key, Some(spec)))
+            }
+            Action::RemoveService(key) => (Command::DelService, encode_service(*key, None)),
+            Action::AddDestination(key, real, settings) => {
+                (Command::NewDest, encode_destination(*key, *real, Some(settings)))
+            }
+            Action::SetDestination(key, real, settings) => {
+                (Command::SetDest, encode_destination(*key, *real, Some(settings)))
+            }
+            Action::RemoveDestination(key, real) => {
+                (Command::DelDest, encode_destination(*key, *real, None))
+            }
+            Action::AddAddress { .. } | Action::RemoveAddress { .. } | Action::SetSysctl { .. } => {
+                return Err(KernelError::refused(operation, object, Errno::EOPNOTSUPP));
+            }
+        };
+        let request = self.request(command, attributes);
+        match self.socket.ask(&request).await {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(error(operation, &object, failure)),
+        }
+    }
+
+    fn request(&self, command: Command, attributes: Attributes) -> Request {
+        Request { family: self.family, command: command as u8, version: VERSION, attributes }
+    }
+}
+
+/// Asks the generic netlink controller for a family's id, which is given anew whenever the family's module is loaded.
+async fn resolve(socket: &mut Socket, name: &str) -> Result<u16, Failure> {
+    // <linux/genetlink.h>
+    const GENL_ID_CTRL: u16 = 0x10;
+    const CTRL_VERSION: u8 = 2;
+    const CTRL_CMD_GETFAMILY: u8 = 3;
+    const CTRL_ATTR_FAMILY_ID: u16 = 1;
+    const CTRL_ATTR_FAMILY_NAME: u16 = 2;
+
+    let kind = AttrTypeBuilder::default()
+        .nla_type(CTRL_ATTR_FAMILY_NAME)
+        .build()
+        .expect("the type is set");
+    let attribute = NlattrBuilder::default()
+        .nla_type(kind)
+        .nla_payload(Buffer::from([name.as_bytes(), &[0]].concat()))
+        .build()
+        .expect("type and payload are set, and bytes encode as themselves");
+    let request = Request {
+        family: GENL_ID_CTRL,
+        command: CTRL_CMD_GETFAMILY,
+        version: CTRL_VERSION,
+        attributes: [attribute].into_iter().collect(),
+    };
+    let answers = socket.ask(&request).await?;
+    let id = answers.iter().flat_map(|answer| answer.iter()).find_map(|attribute| {
+        let is_id = *attribute.nla_type().nla_type() == CTRL_ATTR_FAMILY_ID;
+        let bytes = attribute.nla_payload().as_ref().try_into().ok()?;
+        is_id.then(|| u16::from_ne_bytes(bytes))
+    });
+    id.ok_or_else(|| Failure::Malformed("CTRL_ATTR_FAMILY_ID is missing".into()))
+}
+
+impl From<Malformed> for Failure {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed.0)
+    }
+}
+
+fn error(operation: &'static str, object: &str, failure: Failure) -> KernelError {
+    match failure {
+        Failure::Errno(errno) => KernelError::refused(operation, object, errno),
+        Failure::TimedOut => {
+            KernelError::TimedOut { operation, object: object.into(), after: TIMEOUT }
+        }
+        Failure::Unsteady => {
+            KernelError::Unsteady { operation, object: object.into(), attempts: ATTEMPTS }
+        }
+        Failure::Malformed(detail) => {
+            KernelError::Malformed { operation, object: object.into(), detail }
+        }
+    }
+}

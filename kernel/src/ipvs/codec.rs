@@ -1,0 +1,354 @@
+//! The core's nouns as attributes of the generic netlink family `IPVS`, and back. Pure.
+//!
+//! Numbers and layouts: <linux/ip_vs.h>, and net/netfilter/ipvs/ip_vs_ctl.c (`ip_vs_genl_fill_service`, `ip_vs_genl_parse_service`,
+//! `ip_vs_genl_fill_dest`, `ip_vs_genl_parse_dest`), Linux 6.1. Integers are in host order unless said otherwise.
+
+use std::io::Cursor;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use lvsmesh_core::model::Protocol;
+use lvsmesh_core::plan::{Counters, Destination, Method, ServiceKey, ServiceSpec};
+use neli::FromBytesWithInput;
+use neli::genl::{AttrTypeBuilder, Nlattr, NlattrBuilder};
+use neli::types::{Buffer, GenlBuffer};
+
+use super::Info;
+
+/// Attributes of one level.
+pub(super) type Attributes = GenlBuffer<u16, Buffer>;
+
+// IPVS_CMD_ATTR_*
+const CMD_ATTR_SERVICE: u16 = 1;
+const CMD_ATTR_DEST: u16 = 2;
+
+// IPVS_SVC_ATTR_*
+const SVC_AF: u16 = 1;
+const SVC_PROTOCOL: u16 = 2;
+const SVC_ADDR: u16 = 3;
+const SVC_PORT: u16 = 4;
+const SVC_FWMARK: u16 = 5;
+const SVC_SCHED_NAME: u16 = 6;
+const SVC_FLAGS: u16 = 7;
+const SVC_TIMEOUT: u16 = 8;
+const SVC_NETMASK: u16 = 9;
+const SVC_PE_NAME: u16 = 11;
+
+// IPVS_DEST_ATTR_*
+const DEST_ADDR: u16 = 1;
+const DEST_PORT: u16 = 2;
+const DEST_FWD_METHOD: u16 = 3;
+const DEST_WEIGHT: u16 = 4;
+const DEST_U_THRESH: u16 = 5;
+const DEST_L_THRESH: u16 = 6;
+const DEST_ACTIVE_CONNS: u16 = 7;
+const DEST_INACT_CONNS: u16 = 8;
+const DEST_PERSIST_CONNS: u16 = 9;
+const DEST_STATS: u16 = 10;
+const DEST_ADDR_FAMILY: u16 = 11;
+const DEST_STATS64: u16 = 12;
+
+// IPVS_STATS_ATTR_*, IPVS_INFO_ATTR_*
+const STATS_CONNS: u16 = 1;
+const INFO_VERSION: u16 = 1;
+const INFO_CONN_TAB_SIZE: u16 = 2;
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
+/// `IP_VS_SVC_F_HASHED`: the kernel's own, set on every service that is in its table.
+const HASHED: u32 = 0x2;
+/// `IP_VS_CONN_F_FWD_MASK`.
+const FORWARDING_MASK: u32 = 0x7;
+
+/// An answer that does not say what it must: which attribute, and what is wrong with it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Malformed(pub(super) String);
+
+/// What a request about a service carries: its identity, and its settings if it is to have them.
+pub(super) fn encode_service(key: ServiceKey, spec: Option<&ServiceSpec>) -> Attributes {
+    let mut inner = Vec::new();
+    match key {
+        ServiceKey::Address { protocol, address, port } => {
+            inner.push(attribute(SVC_AF, &family(address.is_ipv6()).to_ne_bytes()));
+            inner.push(attribute(SVC_PROTOCOL, &u16::from(protocol.number()).to_ne_bytes()));
+            inner.push(attribute(SVC_ADDR, &nf_inet_addr(address)));
+            inner.push(attribute(SVC_PORT, &port.to_be_bytes()));
+        }
+        ServiceKey::Mark { ipv6, mark } => {
+            inner.push(attribute(SVC_AF, &family(ipv6).to_ne_bytes()));
+            inner.push(attribute(SVC_FWMARK, &mark.to_ne_bytes()));
+        }
+    }
+    if let Some(spec) = spec {
+        // struct ip_vs_flags: values, and which of them count. All do: an edit must also clear what is not wanted.
+        let mut flags = [0; 8];
+        flags[..4].copy_from_slice(&(spec.flags & !HASHED).to_ne_bytes());
+        flags[4..].copy_from_slice(&(!HASHED).to_ne_bytes());
+
+        inner.push(attribute(SVC_SCHED_NAME, &text(&spec.scheduler)));
+        if let Some(engine) = &spec.engine {
+            inner.push(attribute(SVC_PE_NAME, &text(engine)));
+        }
+        inner.push(attribute(SVC_FLAGS, &flags));
+        inner.push(attribute(SVC_TIMEOUT, &spec.timeout.to_ne_bytes()));
+        inner.push(attribute(SVC_NETMASK, &encode_netmask(key, spec.netmask)));
+    }
+    [nest(CMD_ATTR_SERVICE, inner)].into_iter().collect()
+}
+
+/// What a request about a destination carries: its service's identity, its own, and its settings if it is to have them.
+pub(super) fn encode_destination(
+    key: ServiceKey,
+    real: SocketAddr,
+    settings: Option<&Destination>,
+) -> Attributes {
+    let mut inner = vec![
+        attribute(DEST_ADDR, &nf_inet_addr(real.ip())),
+        attribute(DEST_PORT, &real.port().to_be_bytes()),
+        attribute(DEST_ADDR_FAMILY, &family(real.is_ipv6()).to_ne_bytes()),
+    ];
+    if let Some(settings) = settings {
+        inner.push(attribute(DEST_FWD_METHOD, &encode_method(settings.method).to_ne_bytes()));
+        inner.push(attribute(DEST_WEIGHT, &settings.weight.to_ne_bytes()));
+        inner.push(attribute(DEST_U_THRESH, &settings.upper.to_ne_bytes()));
+        inner.push(attribute(DEST_L_THRESH, &settings.lower.to_ne_bytes()));
+    }
+    let service = encode_service(key, None);
+    service.into_iter().chain([nest(CMD_ATTR_DEST, inner)]).collect()
+}
+
+/// Reads a service out of an answer. `None`: of a protocol that [`ServiceKey`] does not know, which neither ipvsadm nor keepalived makes.
+pub(super) fn decode_service(
+    answer: &Attributes,
+) -> Result<Option<(ServiceKey, ServiceSpec)>, Malformed> {
+    let service = Fields::nested(answer, CMD_ATTR_SERVICE, "IPVS_CMD_ATTR_SERVICE")?;
+    let ipv6 = is_ipv6(service.u16(SVC_AF, "IPVS_SVC_ATTR_AF")?)?;
+
+    let key = if let Some(bytes) = service.get(SVC_FWMARK) {
+        ServiceKey::Mark { ipv6, mark: u32::from_ne_bytes(sized(bytes, "IPVS_SVC_ATTR_FWMARK")?) }
+    } else {
+        let protocol = match service.u16(SVC_PROTOCOL, "IPVS_SVC_ATTR_PROTOCOL")? {
+            6 => Protocol::Tcp,
+            17 => Protocol::Udp,
+            132 => Protocol::Sctp,
+            _ => return Ok(None),
+        };
+        let address = service.require(SVC_ADDR, "IPVS_SVC_ATTR_ADDR")?;
+        ServiceKey::Address {
+            protocol,
+            address: decode_address(ipv6, address, "IPVS_SVC_ATTR_ADDR")?,
+            port: service.port(SVC_PORT, "IPVS_SVC_ATTR_PORT")?,
+        }
+    };
+
+    let flags: [u8; 8] =
+        sized(service.require(SVC_FLAGS, "IPVS_SVC_ATTR_FLAGS")?, "IPVS_SVC_ATTR_FLAGS")?;
+    let [a, b, c, d, ..] = flags;
+    let netmask: [u8; 4] =
+        sized(service.require(SVC_NETMASK, "IPVS_SVC_ATTR_NETMASK")?, "IPVS_SVC_ATTR_NETMASK")?;
+    let spec = ServiceSpec {
+        scheduler: service.text(SVC_SCHED_NAME, "IPVS_SVC_ATTR_SCHED_NAME")?,
+        flags: u32::from_ne_bytes([a, b, c, d]) & !HASHED,
+        timeout: service.u32(SVC_TIMEOUT, "IPVS_SVC_ATTR_TIMEOUT")?,
+        netmask: if ipv6 { u32::from_ne_bytes(netmask) } else { u32::from_be_bytes(netmask) },
+        engine: match service.get(SVC_PE_NAME) {
+            Some(_) => Some(service.text(SVC_PE_NAME, "IPVS_SVC_ATTR_PE_NAME")?),
+            None => None,
+        },
+    };
+    Ok(Some((key, spec)))
+}
+
+/// Reads a destination of the service `key` out of an answer.
+pub(super) fn decode_destination(
+    key: ServiceKey,
+    answer: &Attributes,
+) -> Result<(SocketAddr, Destination, Counters), Malformed> {
+    let fields = Fields::nested(answer, CMD_ATTR_DEST, "IPVS_CMD_ATTR_DEST")?;
+    let ipv6 = match fields.get(DEST_ADDR_FAMILY) {
+        Some(bytes) => is_ipv6(u16::from_ne_bytes(sized(bytes, "IPVS_DEST_ATTR_ADDR_FAMILY")?))?,
+        // Before Linux 3.18 a destination was of its service's family.
+        None => match key {
+            ServiceKey::Address { address, .. } => address.is_ipv6(),
+            ServiceKey::Mark { ipv6, .. } => ipv6,
+        },
+    };
+    let address = fields.require(DEST_ADDR, "IPVS_DEST_ATTR_ADDR")?;
+    let real = SocketAddr::new(
+        decode_address(ipv6, address, "IPVS_DEST_ATTR_ADDR")?,
+        fields.port(DEST_PORT, "IPVS_DEST_ATTR_PORT")?,
+    );
+    let settings = Destination {
+        weight: fields.u32(DEST_WEIGHT, "IPVS_DEST_ATTR_WEIGHT")?,
+        method: decode_method(fields.u32(DEST_FWD_METHOD, "IPVS_DEST_ATTR_FWD_METHOD")?)?,
+        upper: fields.u32(DEST_U_THRESH, "IPVS_DEST_ATTR_U_THRESH")?,
+        lower: fields.u32(DEST_L_THRESH, "IPVS_DEST_ATTR_L_THRESH")?,
+    };
+    let counters = Counters {
+        active: fields.u32(DEST_ACTIVE_CONNS, "IPVS_DEST_ATTR_ACTIVE_CONNS")?,
+        inactive: fields.u32(DEST_INACT_CONNS, "IPVS_DEST_ATTR_INACT_CONNS")?,
+        persistent: fields.u32(DEST_PERSIST_CONNS, "IPVS_DEST_ATTR_PERSIST_CONNS")?,
+        connections: decode_connections(&fields)?,
+    };
+    Ok((real, settings, counters))
+}
+
+/// Reads the answer to `IPVS_CMD_GET_INFO`.
+pub(super) fn decode_info(answer: &Attributes) -> Result<Info, Malformed> {
+    let fields = Fields(answer.clone());
+    let [_, major, minor, patch] =
+        fields.u32(INFO_VERSION, "IPVS_INFO_ATTR_VERSION")?.to_be_bytes();
+    Ok(Info {
+        version: (major, minor, patch),
+        connection_table_size: fields.u32(INFO_CONN_TAB_SIZE, "IPVS_INFO_ATTR_CONN_TAB_SIZE")?,
+    })
+}
+
+/// Connections scheduled: of 64 bits since Linux 4.1, which still sends the 32 bits too.
+fn decode_connections(destination: &Fields) -> Result<u64, Malformed> {
+    if let Some(bytes) = destination.get(DEST_STATS64) {
+        let stats = Fields::parse(bytes, "IPVS_DEST_ATTR_STATS64")?;
+        let bytes = stats.require(STATS_CONNS, "IPVS_STATS_ATTR_CONNS")?;
+        return Ok(u64::from_ne_bytes(sized(bytes, "IPVS_STATS_ATTR_CONNS")?));
+    }
+    let bytes = destination.require(DEST_STATS, "IPVS_DEST_ATTR_STATS")?;
+    let stats = Fields::parse(bytes, "IPVS_DEST_ATTR_STATS")?;
+    stats.u32(STATS_CONNS, "IPVS_STATS_ATTR_CONNS").map(u64::from)
+}
+
+fn encode_method(method: Method) -> u32 {
+    match method {
+        Method::Masq => 0,
+        Method::Local => 1,
+        Method::Tunnel => 2,
+        Method::Route => 3,
+        Method::Bypass => 4,
+    }
+}
+
+fn decode_method(flags: u32) -> Result<Method, Malformed> {
+    match flags & FORWARDING_MASK {
+        0 => Ok(Method::Masq),
+        1 => Ok(Method::Local),
+        2 => Ok(Method::Tunnel),
+        3 => Ok(Method::Route),
+        4 => Ok(Method::Bypass),
+        other => Err(Malformed(format!("IPVS_DEST_ATTR_FWD_METHOD is {other}, above 4"))),
+    }
+}
+
+/// An IPv4 mask is in network order; an IPv6 prefix length, in the same attribute, in host order.
+fn encode_netmask(key: ServiceKey, netmask: u32) -> [u8; 4] {
+    let ipv6 = match key {
+        ServiceKey::Address { address, .. } => address.is_ipv6(),
+        ServiceKey::Mark { ipv6, .. } => ipv6,
+    };
+    if ipv6 { netmask.to_ne_bytes() } else { netmask.to_be_bytes() }
+}
+
+fn family(ipv6: bool) -> u16 {
+    if ipv6 { AF_INET6 } else { AF_INET }
+}
+
+fn is_ipv6(family: u16) -> Result<bool, Malformed> {
+    match family {
+        AF_INET => Ok(false),
+        AF_INET6 => Ok(true),
+        other => Err(Malformed(format!("address family {other} is neither IPv4 nor IPv6"))),
+    }
+}
+
+/// `union nf_inet_addr`: 16 bytes, of which IPv4 uses the first four.
+fn nf_inet_addr(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&address.octets());
+            bytes
+        }
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+fn decode_address(ipv6: bool, bytes: &[u8], name: &str) -> Result<IpAddr, Malformed> {
+    let bytes: [u8; 16] = sized(bytes, name)?;
+    let [a, b, c, d, ..] = bytes;
+    Ok(if ipv6 { Ipv6Addr::from(bytes).into() } else { Ipv4Addr::new(a, b, c, d).into() })
+}
+
+/// A string with its terminating zero (`NLA_NUL_STRING`).
+fn text(text: &str) -> Vec<u8> {
+    [text.as_bytes(), &[0]].concat()
+}
+
+fn attribute(kind: u16, value: &[u8]) -> Nlattr<u16, Buffer> {
+    let kind = AttrTypeBuilder::default().nla_type(kind).build().expect("the type is set");
+    NlattrBuilder::default()
+        .nla_type(kind)
+        .nla_payload(Buffer::from(value))
+        .build()
+        .expect("type and payload are set, and bytes encode as themselves")
+}
+
+fn nest(kind: u16, inner: Vec<Nlattr<u16, Buffer>>) -> Nlattr<u16, Buffer> {
+    inner.iter().fold(attribute(kind, &[]), |outer, attribute| {
+        outer.nest(attribute).expect("bytes encode as themselves")
+    })
+}
+
+fn sized<const N: usize>(bytes: &[u8], name: &str) -> Result<[u8; N], Malformed> {
+    bytes
+        .try_into()
+        .map_err(|_| Malformed(format!("{name} has {} bytes instead of {N}", bytes.len())))
+}
+
+/// Attributes of one level, for reading.
+struct Fields(Attributes);
+
+impl Fields {
+    fn parse(bytes: &[u8], name: &str) -> Result<Self, Malformed> {
+        Attributes::from_bytes_with_input(&mut Cursor::new(bytes), bytes.len())
+            .map(Self)
+            .map_err(|error| Malformed(format!("{name}: {error}")))
+    }
+
+    /// The attributes inside one of `outer`.
+    fn nested(outer: &Attributes, kind: u16, name: &str) -> Result<Self, Malformed> {
+        let found = outer.iter().find(|attribute| *attribute.nla_type().nla_type() == kind);
+        match found {
+            Some(attribute) => Self::parse(attribute.nla_payload().as_ref(), name),
+            None => Err(Malformed(format!("{name} is missing"))),
+        }
+    }
+
+    fn get(&self, kind: u16) -> Option<&[u8]> {
+        let found = self.0.iter().find(|attribute| *attribute.nla_type().nla_type() == kind);
+        found.map(|attribute| attribute.nla_payload().as_ref())
+    }
+
+    fn require(&self, kind: u16, name: &str) -> Result<&[u8], Malformed> {
+        self.get(kind).ok_or_else(|| Malformed(format!("{name} is missing")))
+    }
+
+    fn u16(&self, kind: u16, name: &str) -> Result<u16, Malformed> {
+        Ok(u16::from_ne_bytes(sized(self.require(kind, name)?, name)?))
+    }
+
+    fn u32(&self, kind: u16, name: &str) -> Result<u32, Malformed> {
+        Ok(u32::from_ne_bytes(sized(self.require(kind, name)?, name)?))
+    }
+
+    /// Ports are in network order.
+    fn port(&self, kind: u16, name: &str) -> Result<u16, Malformed> {
+        Ok(u16::from_be_bytes(sized(self.require(kind, name)?, name)?))
+    }
+
+    fn text(&self, kind: u16, name: &str) -> Result<String, Malformed> {
+        let bytes = self.require(kind, name)?;
+        let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+        match std::str::from_utf8(text) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => Err(Malformed(format!("{name} is not text: {bytes:02x?}"))),
+        }
+    }
+}
