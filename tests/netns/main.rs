@@ -1,3 +1,15 @@
 //! Real agents between network namespaces, on any Linux: what needs no IPVS.
+//!
+//! A document with a VIP and no service floats that VIP on a kernel without IPVS too; with a service, its directors are not eligible there, and
+//! say so. Everything about forwarding is in the `lab` suite.
 
+mod discovery;
+mod documents;
+mod drift;
+mod holder;
+mod identity;
+mod keepalived;
 mod machines;
+mod members;
+mod quiet;
+mod trace;

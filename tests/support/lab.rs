@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::capture::Capture;
 use crate::netns::{self, Namespace};
+use crate::pace::note;
 use crate::{link, pace};
 
 /// One machine: a namespace with `lo`, and an `eth0` that is plugged into the lab's switch.
@@ -170,7 +171,7 @@ impl Drop for Lab {
         if std::env::var_os("LVSMESH_KEEP").is_some()
             && let Some(directory) = self.directory.take()
         {
-            println!("kept: {}", directory.keep().display());
+            note(&format!("kept: {}", directory.keep().display()));
         }
     }
 }
@@ -205,9 +206,9 @@ fn print_logs(root: &Path) {
             let text = std::fs::read_to_string(file.path()).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             let shown = if pace::slow() > 1 { 40 } else { 60 };
-            println!("--- the last lines of {}", file.path().display());
+            note(&format!("--- the last lines of {}", file.path().display()));
             for line in lines.iter().skip(lines.len().saturating_sub(shown)) {
-                println!("{line}");
+                note(line);
             }
         }
     }

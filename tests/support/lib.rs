@@ -29,6 +29,7 @@ pub mod peers;
 pub mod pki;
 pub mod probe;
 pub mod process;
+pub mod reference;
 
 pub use fleet::Fleet;
 pub use lab::Lab;

@@ -126,9 +126,12 @@ pub fn addresses(namespace: &Namespace, interface: &str) -> Vec<Ipv4Addr> {
         let index = index(&handle, interface).await?;
         let messages: Vec<_> =
             handle.address().get().set_link_index_filter(index).execute().try_collect().await?;
-        let local = |attribute: &AddressAttribute| match attribute {
-            AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-            _ => None,
+        let local = |attribute: &AddressAttribute| {
+            if let AddressAttribute::Local(IpAddr::V4(address)) = attribute {
+                Some(*address)
+            } else {
+                None
+            }
         };
         Ok(messages
             .iter()
@@ -190,11 +193,13 @@ pub async fn forget_neighbour(handle: &Handle, address: Ipv4Addr) -> Result<(), 
 pub fn mac(namespace: &Namespace) -> [u8; 6] {
     request(namespace, "read a hardware address", async |handle| {
         let link = handle.link().get().match_name("eth0".to_owned()).execute().try_next().await?;
-        let address =
-            link.iter().flat_map(|link| &link.attributes).find_map(|attribute| match attribute {
-                LinkAttribute::Address(address) => <[u8; 6]>::try_from(address.as_slice()).ok(),
-                _ => None,
-            });
+        let address = link.iter().flat_map(|link| &link.attributes).find_map(|attribute| {
+            if let LinkAttribute::Address(address) = attribute {
+                <[u8; 6]>::try_from(address.as_slice()).ok()
+            } else {
+                None
+            }
+        });
         address.ok_or(rtnetlink::Error::RequestFailed)
     })
 }

@@ -106,9 +106,12 @@ impl Monitor {
 
 fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Event {
     let local = |attributes: &[AddressAttribute]| {
-        attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-            _ => None,
+        attributes.iter().find_map(|attribute| {
+            if let AddressAttribute::Local(IpAddr::V4(address)) = attribute {
+                Some(*address)
+            } else {
+                None
+            }
         })
     };
     if let NetlinkPayload::InnerMessage(message) = &payload {

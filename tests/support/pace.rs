@@ -60,3 +60,9 @@ pub fn throughout(what: &str, span: Duration, mut fault: impl FnMut() -> Option<
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// Prints a line, which the test harness shows if the test fails.
+#[expect(clippy::print_stdout, reason = "the test harness collects what is printed")]
+pub fn note(line: &str) {
+    println!("{line}");
+}

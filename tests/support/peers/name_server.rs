@@ -44,7 +44,12 @@ impl NameServer {
         server
     }
 
-    fn write(&mut self, records: &str) {
+    /// Replaces the zone's records of a server that is down.
+    ///
+    /// # Panics
+    ///
+    /// If the lab's directory is not writable.
+    pub fn write(&mut self, records: &str) {
         self.serial += 1;
         let mut zone = format!(
             "$TTL 0\n@ IN SOA ns hostmaster {} 3600 600 86400 0\n@ IN NS ns\nns IN A 127.0.0.1\n",

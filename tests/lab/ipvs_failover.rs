@@ -1,0 +1,91 @@
+//! The VIP moves to the node that is also a realserver, and back, under load.
+
+use std::time::{Duration, Instant};
+
+use lvsmesh_tests::document::{LVS_1, LVS_2, RS_1};
+use lvsmesh_tests::pace;
+use lvsmesh_tests::pages::Client;
+use lvsmesh_tests::reference::{Reference, lost_outside};
+
+/// Eight connections, all answered, by both servers.
+fn eight_of_eight(running: &Reference, when: &str) {
+    let pages = running.pages(8);
+    assert!(
+        pages.contains(&LVS_2.0.to_owned()) && pages.contains(&RS_1.0.to_owned()),
+        "{when}: {pages:?}"
+    );
+    lvsmesh_tests::pace::note(&format!("{when}: {pages:?}"));
+}
+
+fn settle(client: &Client) {
+    let before = client.requests().len();
+    lvsmesh_tests::eventually("the client goes on", Duration::from_secs(20), || {
+        (client.requests().len() >= before + 10).then_some(())
+    });
+}
+
+#[test]
+fn eight_of_eight_connections_are_answered_before_during_and_after_a_failover_and_back() {
+    let mut running = Reference::start();
+    running.serve("0s");
+    running.fleet.held_by(LVS_1.0);
+    eight_of_eight(&running, "before");
+    let (client, prober) = (running.client(), running.prober());
+    settle(&client);
+
+    let killed = running.fleet.kill(LVS_1.0);
+    let away = running.window(&prober, killed, LVS_2.0);
+    lvsmesh_tests::pace::note(&format!(
+        "killed: {:?} dark (profile {})",
+        away.silence.length,
+        pace::profile()
+    ));
+    running.fleet.held_by(LVS_2.0);
+    eight_of_eight(&running, "while the dual-role node holds and the other is down");
+
+    running.fleet.agent_mut(LVS_1.0).start();
+    running.fleet.converged();
+    eight_of_eight(&running, "while the dual-role node holds and the other is back");
+    let asked = Instant::now();
+    let _moved = running.fleet.ctl.run(&["failover", "--to", LVS_1.0]).succeeded();
+    let back = running.window(&prober, asked, LVS_1.0);
+    lvsmesh_tests::pace::note(&format!(
+        "moved back: {:?} dark (profile {})",
+        back.silence.length,
+        pace::profile()
+    ));
+    running.fleet.held_by(LVS_1.0);
+    running.all_ready();
+    eight_of_eight(&running, "after");
+    settle(&client);
+
+    let requests = client.requests();
+    let lost = lost_outside(&requests, &[away, back]);
+    lvsmesh_tests::pace::note(&format!("{} requests", requests.len()));
+    assert!(lost.is_empty(), "requests were lost while nothing was wrong: {lost:#?}");
+}
+
+#[test]
+fn a_director_that_is_cut_off_is_replaced_and_leaves_no_second_answer() {
+    let running = Reference::start();
+    running.serve("0s");
+    running.fleet.held_by(LVS_1.0);
+    let (client, prober) = (running.client(), running.prober());
+    settle(&client);
+    let cut = Instant::now();
+    running.fleet.lab.cut(LVS_1.0);
+    let window = running.window(&prober, cut, LVS_2.0);
+    lvsmesh_tests::pace::note(&format!(
+        "cut: {:?} dark (profile {})",
+        window.silence.length,
+        pace::profile()
+    ));
+    running.fleet.held_by(LVS_2.0);
+    settle(&client);
+    running.fleet.lab.restore(LVS_1.0);
+    running.fleet.converged();
+    running.fleet.held_by(LVS_2.0);
+    settle(&client);
+    let lost = lost_outside(&client.requests(), &[window]);
+    assert!(lost.is_empty(), "requests were lost while nothing was wrong: {lost:#?}");
+}

@@ -1,0 +1,203 @@
+//! One holder, and a new one when it fails.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use lvsmesh_tests::capture::{Capture, Frame};
+use lvsmesh_tests::document::{Document, LVS_1, LVS_2, VIP};
+use lvsmesh_tests::probe::{ArpProber, Echo, Prober};
+use lvsmesh_tests::{Fleet, eventually, pace, scaled};
+use nix::sys::signal::Signal;
+
+/// A fleet that holds the VIP on the first director, and those who watch it.
+struct Watched {
+    prober: Prober,
+    capture: Capture,
+    _arp: ArpProber,
+    _echoes: Vec<Echo>,
+    fleet: Fleet,
+}
+
+impl Watched {
+    fn start() -> Self {
+        let fleet = Fleet::start();
+        fleet.apply(&Document::vip_alone());
+        fleet.held_by(LVS_1.0);
+        let echoes = fleet.names().iter().map(|name| Echo::start(fleet.lab.node(name))).collect();
+        let capture = fleet.lab.capture();
+        let prober = Prober::start(fleet.client(), VIP);
+        let arp = ArpProber::start(fleet.client(), VIP, Duration::from_millis(10));
+        let watched = Self { prober, capture, _arp: arp, _echoes: echoes, fleet };
+        watched.answered_by(LVS_1.0, Instant::now());
+        watched
+    }
+
+    /// Waits until a node answers both datagrams and ARP, after `since`.
+    fn answered_by(&self, name: &str, since: Instant) {
+        eventually(&format!("{name} answers for the VIP"), Duration::from_secs(20), || {
+            let last = self.prober.answers().pop()?;
+            let arp = self.capture.answering(VIP).pop()?;
+            (last.by == name && last.at >= since && arp.0 == name && arp.1 > 3).then_some(())
+        });
+    }
+
+    /// The VIP has moved from the first director to the second after a fault: it was dark for no longer than `most`, and at no time did two
+    /// nodes answer for it.
+    fn moved(&self, since: Instant, most: Duration) {
+        self.answered_by(LVS_2.0, since);
+        self.fleet.held_by(LVS_2.0);
+        let silence =
+            self.prober.longest_silence(since).expect("there were answers before and after");
+        lvsmesh_tests::pace::note(&format!(
+            "dark for {:?} ({} to {})",
+            silence.length, silence.before, silence.after
+        ));
+        assert!(silence.length <= scaled(most), "dark for {silence:?}, at most {most:?} expected");
+        let answering: Vec<_> =
+            self.capture.answering(VIP).into_iter().map(|(node, _)| node).collect();
+        assert_eq!(answering, [LVS_1.0, LVS_2.0], "who answers ARP changes once");
+        self.alone();
+    }
+
+    fn alone(&self) {
+        assert_eq!(self.capture.answered_twice(VIP), [], "two nodes answered one ARP request");
+    }
+}
+
+#[test]
+fn the_preferred_director_alone_holds_and_announces_the_vip() {
+    let watched = Watched::start();
+    let announced = || {
+        let adverts = watched.capture.adverts(Duration::from_secs(10));
+        (adverts.len() >= 3).then_some(adverts)
+    };
+    let adverts = eventually("three adverts", Duration::from_secs(15), announced);
+    for seen in &adverts {
+        assert_eq!(seen.from, LVS_1.0);
+        assert_eq!(seen.frame, Frame::Advert { version: 2, vrid: 51, priority: 200 });
+    }
+    let status =
+        watched.fleet.until("the status names the holder", Duration::from_secs(10), |status| {
+            status.vips.iter().any(|vip| vip.holder == LVS_1.0)
+        });
+    assert!(status.quorum, "{status:#?}");
+    assert_eq!(status.vips[0].also_on, Vec::<String>::new());
+    watched.alone();
+}
+
+#[test]
+fn a_killed_holder_is_replaced() {
+    let mut watched = Watched::start();
+    let at = watched.fleet.kill(LVS_1.0);
+    watched.moved(at, Duration::from_secs(2));
+}
+
+#[test]
+fn a_holder_that_is_stopped_cleanly_hands_over_and_says_so_on_the_wire() {
+    let mut watched = Watched::start();
+    let at = Instant::now();
+    let status = watched.fleet.agent_mut(LVS_1.0).end(Signal::SIGTERM);
+    assert!(status.success(), "a clean stop is a success: {status}");
+    watched.moved(at, Duration::from_secs(2));
+    let resigned = Frame::Advert { version: 2, vrid: 51, priority: 0 };
+    let seen = watched
+        .capture
+        .frames()
+        .iter()
+        .any(|seen| seen.at >= at && seen.from == LVS_1.0 && seen.frame == resigned);
+    assert!(seen, "priority 0 on a clean stop");
+}
+
+#[test]
+fn a_holder_that_is_cut_off_lets_go_before_another_takes_over() {
+    let watched = Watched::start();
+    let at = Instant::now();
+    watched.fleet.lab.cut(LVS_1.0);
+    watched.moved(at, Duration::from_secs(2));
+    watched.fleet.lab.restore(LVS_1.0);
+    watched.fleet.converged();
+    watched.fleet.held_by(LVS_2.0);
+    watched.alone();
+}
+
+#[test]
+fn a_holder_whose_cable_is_pulled_is_replaced() {
+    let watched = Watched::start();
+    let at = Instant::now();
+    watched.fleet.lab.unplug(LVS_1.0);
+    watched.moved(at, Duration::from_secs(2));
+}
+
+#[test]
+fn an_operator_moves_the_vip_there_and_back() {
+    let watched = Watched::start();
+    let at = Instant::now();
+    let _moved = watched.fleet.ctl.run(&["failover", "--to", LVS_2.0]).succeeded();
+    assert_eq!(watched.fleet.attached(), [LVS_2.0], "failover returns once the new one holds");
+    watched.moved(at, Duration::from_secs(2));
+
+    let at = Instant::now();
+    let _moved = watched.fleet.ctl.run(&["failover", "--to", LVS_1.0]).succeeded();
+    watched.answered_by(LVS_1.0, at);
+    watched.fleet.held_by(LVS_1.0);
+    watched.alone();
+}
+
+#[test]
+fn a_move_to_a_node_that_cannot_hold_is_refused() {
+    let watched = Watched::start();
+    let run = watched.fleet.ctl.run(&["failover", "--to", "rs-1"]);
+    assert_ne!(run.code, 0, "a realserver never holds: {}", run.out);
+    assert!(run.err.contains("rs-1"), "{}", run.err);
+    assert_eq!(watched.fleet.ctl.run(&["failover", "--to", "nobody"]).code, 4, "no such node");
+    watched.fleet.held_by(LVS_1.0);
+}
+
+#[test]
+fn a_stopped_holder_is_replaced_although_its_kernel_answers_until_the_address_expires() {
+    let watched = Watched::start();
+    let at = Instant::now();
+    let agent = watched.fleet.agent(LVS_1.0).process();
+    agent.signal(Signal::SIGSTOP);
+    eventually("the second director holds too", Duration::from_secs(20), || {
+        watched.fleet.attached().contains(&LVS_2.0.to_owned()).then_some(())
+    });
+    watched.fleet.held_by(LVS_2.0);
+    let overlap = at.elapsed();
+    lvsmesh_tests::pace::note(&format!(
+        "the stopped holder's address was gone {overlap:?} after the stop; two answered {} requests",
+        watched.capture.answered_twice(VIP).len()
+    ));
+    assert!(
+        overlap < scaled(Duration::from_secs(5)),
+        "an address lives for 2 s without its agent; gone after {overlap:?}"
+    );
+    agent.signal(Signal::SIGCONT);
+    let woken = Instant::now();
+    watched.fleet.until("the woken node follows", Duration::from_secs(20), |status| {
+        status.node(LVS_1.0).is_some_and(|node| node.reachable && node.converged)
+            && status.vips.iter().all(|vip| vip.holder == LVS_2.0)
+    });
+    watched.fleet.held_by(LVS_2.0);
+    let answered = watched.capture.answered_twice(VIP);
+    assert!(
+        answered.iter().all(|(at, _)| *at < woken),
+        "a woken holder must notice before it answers: {answered:?}"
+    );
+}
+
+#[test]
+fn an_idle_fleet_keeps_its_holder() {
+    let watched = Watched::start();
+    let epoch =
+        || watched.fleet.ctl.status().and_then(|status| status.vips.first().map(|vip| vip.epoch));
+    let before = epoch();
+    assert!(before.is_some_and(|epoch| epoch > 0), "{before:?}");
+    pace::throughout("the holder stays", Duration::from_secs(5), || {
+        let attached = watched.fleet.attached();
+        (attached != [LVS_1.0]).then(|| format!("{attached:?} have the VIP"))
+    });
+    assert_eq!(epoch(), before, "one tenure");
+    let held: Ipv4Addr = VIP;
+    assert_eq!(watched.capture.answering(held).len(), 1, "one node answers");
+}

@@ -1,0 +1,133 @@
+//! Nodes that die, return, lose their disks; and a fleet without a majority.
+
+use std::time::Duration;
+
+use lvsmesh_tests::document::{Document, LVS_1, LVS_2, RS_1, VIP};
+use lvsmesh_tests::{Fleet, eventually, link, pace};
+use nix::sys::signal::Signal;
+
+fn same_revision(fleet: &Fleet, at_least: u64) -> u64 {
+    let status = fleet.until("three nodes show one revision", Duration::from_secs(40), |status| {
+        status.nodes.len() == 3
+            && status.revision >= at_least
+            && status.nodes.iter().all(|node| {
+                node.reachable && node.revision == status.revision && node.raft != "learner"
+            })
+    });
+    status.revision
+}
+
+#[test]
+fn any_node_may_be_killed_and_restarted() {
+    let mut fleet = Fleet::start();
+    fleet.apply(&Document::vip_alone());
+    let mut revision = same_revision(&fleet, 1);
+    for name in fleet.names() {
+        fleet.kill(&name);
+        // Changed while it was away, so that it has something to catch up with.
+        let mut document = Document::vip_alone();
+        document.advert_interval = if revision.is_multiple_of(2) { "2s" } else { "1s" };
+        document.vrrp_version = 2;
+        eventually("two of three take a change", Duration::from_secs(20), || {
+            (fleet.ctl.apply(&document.yaml(), &["-m", "while one was away"]).code == 0)
+                .then_some(())
+        });
+        fleet.agent_mut(&name).start();
+        revision = same_revision(&fleet, revision + u64::from(revision > 1));
+    }
+    fleet.holder();
+}
+
+#[test]
+fn a_node_whose_disk_was_emptied_rejoins_under_its_name_with_a_new_id() {
+    let mut fleet = Fleet::start();
+    fleet.apply(&Document::vip_alone());
+    let revision = same_revision(&fleet, 1);
+    for name in [RS_1.0, LVS_2.0, LVS_1.0] {
+        let old = fleet
+            .until("the old id", Duration::from_secs(10), |status| status.node(name).is_some());
+        let old = old.node(name).map(|node| node.id);
+        fleet.kill(name);
+        fleet.agent(name).lose_disk();
+        let other = if name == LVS_1.0 { LVS_2 } else { LVS_1 };
+        eventually(&format!("{name} is taken back"), Duration::from_secs(30), || {
+            fleet
+                .agent(name)
+                .once(&["join", &format!("{}:7400", other.1)])
+                .status
+                .success()
+                .then_some(())
+        });
+        fleet.agent_mut(name).start();
+        assert_eq!(same_revision(&fleet, revision), revision);
+        let new = fleet
+            .until("the new id", Duration::from_secs(10), |status| status.node(name).is_some());
+        assert_ne!(new.node(name).map(|node| node.id), old, "an id is never used again");
+    }
+    fleet.holder();
+}
+
+#[test]
+fn without_a_majority_no_node_holds_and_what_was_set_up_stays() {
+    let mut fleet = Fleet::start();
+    fleet.apply(&Document::reference("0s"));
+    let realserver = fleet.lab.node(RS_1.0).namespace.clone();
+    let both = fleet.lab.node(LVS_2.0).namespace.clone();
+    for namespace in [&realserver, &both] {
+        eventually("the realservers' side stands", Duration::from_secs(20), || {
+            link::has_address(namespace, "lo", VIP).then_some(())
+        });
+    }
+    fleet.kill(LVS_1.0);
+    fleet.kill(RS_1.0);
+    fleet.ctl.endpoints = vec![format!("{}:7400", LVS_2.1)];
+    let run = eventually("lvsctl says that there is no quorum", Duration::from_secs(30), || {
+        let run = fleet.ctl.run(&["status"]);
+        (run.code == 6).then_some(run)
+    });
+    assert!(format!("{}{}", run.out, run.err).contains("quorum"), "{}{}", run.out, run.err);
+    assert_eq!(fleet.attached(), Vec::<String>::new());
+    for namespace in [&realserver, &both] {
+        assert!(link::has_address(namespace, "lo", VIP), "lo addresses stay");
+    }
+    let refused = fleet.ctl.apply(&Document::vip_alone().yaml(), &[]);
+    assert_eq!(refused.code, 6, "nothing can be written\n{}", refused.err);
+}
+
+#[test]
+fn a_holder_without_a_majority_lets_go() {
+    let mut fleet = Fleet::start();
+    fleet.apply(&Document::vip_alone());
+    fleet.held_by(LVS_1.0);
+    fleet.kill(LVS_2.0);
+    fleet.held_by(LVS_1.0);
+    fleet.kill(RS_1.0);
+    eventually("nobody has the VIP", Duration::from_secs(10), || {
+        fleet.attached().is_empty().then_some(())
+    });
+    pace::throughout("nobody takes it again", Duration::from_secs(3), || {
+        let attached = fleet.attached();
+        (!attached.is_empty()).then(|| format!("{attached:?} have the VIP"))
+    });
+    fleet.ctl.endpoints = vec![format!("{}:7400", LVS_1.1)];
+    eventually("lvsctl says that there is no quorum", Duration::from_secs(20), || {
+        (fleet.ctl.run(&["status"]).code == 6).then_some(())
+    });
+    fleet.agent_mut(RS_1.0).start();
+    fleet.held_by(LVS_1.0);
+}
+
+#[test]
+fn a_node_is_removed_and_its_agent_cleans_up() {
+    let mut fleet = Fleet::start();
+    fleet.apply(&Document::vip_alone());
+    fleet.held_by(LVS_1.0);
+    let _removed = fleet.ctl.run(&["node", "remove", LVS_1.0, "--yes"]).succeeded();
+    fleet.held_by(LVS_2.0);
+    let status = fleet
+        .until("two nodes are left", Duration::from_secs(20), |status| status.nodes.len() == 2);
+    assert!(status.node(LVS_1.0).is_none());
+    fleet.agent_mut(LVS_1.0).end(Signal::SIGTERM);
+    fleet.agent(LVS_1.0).succeed(&["leave"]);
+    fleet.held_by(LVS_2.0);
+}

@@ -1,0 +1,149 @@
+//! The reference deployment with pages behind it and clients in front of it; needs IPVS.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::ctl::Status;
+use crate::document::{Document, LVS_2, RS_1, VIP};
+use crate::lab::Lab;
+use crate::pages::{Client, Pages, Request, fetch};
+use crate::probe::{Echo, Prober, Silence};
+use crate::{Fleet, eventually, scaled};
+
+/// Where clients find the pages.
+pub const PAGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(VIP), 80);
+
+/// How long a client waits for a page.
+#[must_use]
+pub fn patience() -> Duration {
+    scaled(Duration::from_millis(500))
+}
+
+/// A fleet that serves pages.
+#[derive(Debug)]
+pub struct Reference {
+    /// Servers by their node's name; remove one and its port refuses connections.
+    pub pages: BTreeMap<String, Pages>,
+    _echoes: Vec<Echo>,
+    /// The agents, lvsctl and the machines.
+    pub fleet: Fleet,
+}
+
+/// A time in which a failover was allowed to lose requests.
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// When the fault was made.
+    pub from: Instant,
+    /// When the new holder had first answered a datagram.
+    pub to: Instant,
+    /// The longest time without an answer to a datagram.
+    pub silence: Silence,
+}
+
+impl Reference {
+    /// Brings the fleet and the servers up; there is no document yet.
+    ///
+    /// # Panics
+    ///
+    /// On a kernel without IPVS.
+    #[must_use]
+    pub fn start() -> Self {
+        Lab::require_ipvs();
+        let fleet = Fleet::start();
+        let serve = |name: &str| (name.to_owned(), Pages::serve(fleet.lab.node(name), 80));
+        let pages = [LVS_2.0, RS_1.0].into_iter().map(serve).collect();
+        let echoes = fleet.names().iter().map(|name| Echo::start(fleet.lab.node(name))).collect();
+        Self { pages, _echoes: echoes, fleet }
+    }
+
+    /// Applies the reference document and waits until both servers get traffic; returns the status of that moment.
+    pub fn serve(&self, persistence: &str) -> Status {
+        self.fleet.apply(&Document::reference(persistence));
+        self.all_ready()
+    }
+
+    /// Waits until both servers get traffic and one node alone holds the VIP.
+    pub fn all_ready(&self) -> Status {
+        let status =
+            self.fleet.until("both servers get traffic", Duration::from_secs(60), |status| {
+                let serving =
+                    status.services.iter().all(|service| service.ready == 2 && service.total == 2);
+                let held =
+                    status.vips.iter().all(|vip| !vip.holder.is_empty() && vip.also_on.is_empty());
+                !status.services.is_empty() && serving && held
+            });
+        self.fleet.holder();
+        status
+    }
+
+    /// Asks for the page once from the client.
+    ///
+    /// # Errors
+    ///
+    /// If there is none within [`patience`].
+    pub fn page(&self) -> std::io::Result<String> {
+        self.fleet.client().namespace.inside(|| fetch(PAGE, patience()))
+    }
+
+    /// Asks for the page so many times, one after the other.
+    ///
+    /// # Panics
+    ///
+    /// If one is not answered.
+    #[must_use]
+    pub fn pages(&self, count: usize) -> Vec<String> {
+        let ask = || (0..count).map(|_| fetch(PAGE, patience())).collect::<Vec<_>>();
+        let answers = self.fleet.client().namespace.inside(ask).into_iter().enumerate();
+        answers
+            .map(|(number, page)| {
+                page.unwrap_or_else(|error| panic!("request {number} of {count}: {error}"))
+            })
+            .collect()
+    }
+
+    /// Starts a client that asks again and again.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::start(self.fleet.client(), PAGE, scaled(Duration::from_millis(20)), patience())
+    }
+
+    /// Starts sending a datagram a millisecond to the VIP.
+    #[must_use]
+    pub fn prober(&self) -> Prober {
+        let prober = Prober::start(self.fleet.client(), VIP);
+        eventually("the holder answers datagrams", Duration::from_secs(10), || {
+            prober.answering(Duration::from_millis(200))
+        });
+        prober
+    }
+
+    /// Waits until `to` answers after a fault at `from`, and measures the silence.
+    ///
+    /// # Panics
+    ///
+    /// If it does not within 30 s (scaled).
+    #[must_use]
+    pub fn window(&self, prober: &Prober, from: Instant, to: &str) -> Window {
+        let first = eventually(&format!("{to} answers datagrams"), Duration::from_secs(30), || {
+            prober
+                .answers()
+                .into_iter()
+                .rev()
+                .take_while(|answer| answer.at >= from)
+                .filter(|answer| answer.by == to)
+                .last()
+        });
+        let silence =
+            prober.longest_silence(from).expect("there were answers before and after the fault");
+        Window { from, to: first.at, silence }
+    }
+}
+
+/// Requests that were not answered and do not touch any window.
+#[must_use]
+pub fn lost_outside(requests: &[Request], windows: &[Window]) -> Vec<Request> {
+    let inside =
+        |request: &Request| windows.iter().any(|window| request.overlaps(window.from, window.to));
+    requests.iter().filter(|request| request.answer.is_err() && !inside(request)).cloned().collect()
+}
