@@ -401,10 +401,9 @@ impl Findings {
     }
 
     fn name(&mut self, path: &str, name: &str) {
-        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if !limits::NAME.contains(&name.len()) {
             self.length(path, name.len(), "characters", &limits::NAME);
-        } else if !name.chars().all(legal) {
+        } else if !text::is_name(name) {
             self.add(path.to_owned(), format!("{name:?} is not a name"))
                 .hint("only a-z, 0-9 and `-` are possible");
         }

@@ -33,9 +33,27 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     number.checked_mul(length).map(Duration::from_millis)
 }
 
+/// Whether a text may name a node, a fleet or an object of the document: 1 to 63 characters of `[a-z0-9-]`.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&text.len()) && text.chars().all(legal)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_lower_case_digits_and_dashes() {
+        #[rustfmt::skip]
+        let cases = [("a", true), ("lvs-1", true), ("0", true), ("", false), ("A", false), ("a_b", false), ("a.b", false), ("\u{e4}", false)];
+        for (text, legal) in cases {
+            assert_eq!(is_name(text), legal, "{text:?}");
+        }
+        assert!(is_name(&"a".repeat(63)));
+        assert!(!is_name(&"a".repeat(64)));
+    }
 
     #[test]
     fn durations_read_and_print_in_the_largest_whole_unit() {

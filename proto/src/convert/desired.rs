@@ -1,0 +1,384 @@
+//! The desired state.
+
+use std::time::Duration;
+
+use lvsmesh_core::document::{self, Fault, Value};
+use lvsmesh_core::model::{
+    Attach, Auth, Check, CheckKind, Checksum, Coexist, Discovery, DnsRecord, DnsSource, Document,
+    Failback, FileSource, Fleet, Forwarding, NoQuorum, Pool, PoolSource, Protocol, RealServer,
+    Scheduler, Service, Vip, Vrrp, text,
+};
+
+use crate::v1;
+
+/// Why a document was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the document has {} fault{}: {}", .0.len(), if .0.len() == 1 { "" } else { "s" }, list(.0))]
+pub struct Refused(
+    /// Every fault; never empty.
+    pub Vec<Fault>,
+);
+
+fn list(faults: &[Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ")
+}
+
+impl TryFrom<&v1::Document> for Document {
+    type Error = Refused;
+
+    /// Checks every rule, exactly as for a document from a file.
+    fn try_from(wire: &v1::Document) -> Result<Self, Refused> {
+        document::decode(&tree(wire)).map_err(Refused)
+    }
+}
+
+impl TryFrom<v1::Document> for Document {
+    type Error = Refused;
+
+    fn try_from(wire: v1::Document) -> Result<Self, Refused> {
+        Self::try_from(&wire)
+    }
+}
+
+/// Reads a document that was checked before it was committed.
+pub(super) fn committed(wire: &v1::Document) -> Result<Document, Refused> {
+    document::decode_committed(&tree(wire)).map_err(Refused)
+}
+
+/// The tree that a file with this document would give. What the wire cannot tell from a default (0, empty text, an enum's zero) is left out.
+fn tree(wire: &v1::Document) -> Value {
+    map([
+        ("fleet", wire.fleet.as_ref().map(fleet)),
+        ("vips", Some(values(&wire.vips, vip))),
+        ("pools", Some(values(&wire.pools, pool))),
+        ("services", Some(values(&wire.services, service))),
+    ])
+}
+
+fn fleet(wire: &v1::Fleet) -> Value {
+    map([
+        ("name", filled(&wire.name)),
+        ("no_quorum", word(wire.no_quorum, "NO_QUORUM_", v1::NoQuorum::as_str_name)),
+        ("failback", word(wire.failback, "FAILBACK_", v1::Failback::as_str_name)),
+    ])
+}
+
+fn vip(wire: &v1::Vip) -> Value {
+    map([
+        ("name", filled(&wire.name)),
+        ("addresses", Some(texts(&wire.addresses))),
+        ("interface", filled(&wire.interface)),
+        ("attach", word(wire.attach, "ATTACH_", v1::Attach::as_str_name)),
+        ("preference", Some(texts(&wire.preference))),
+        ("vrrp", wire.vrrp.as_ref().map(vrrp)),
+    ])
+}
+
+fn vrrp(wire: &v1::Vrrp) -> Value {
+    let auth = |auth: &v1::Auth| map([("pass", Some(auth.pass.as_str().into()))]);
+    map([
+        ("vrid", number(wire.vrid)),
+        ("version", number(wire.version)),
+        ("advert_interval", span(wire.advert_interval_ms)),
+        ("priority", number(wire.priority)),
+        ("auth", wire.auth.as_ref().map(auth)),
+        ("checksum", word(wire.checksum, "CHECKSUM_", v1::Checksum::as_str_name)),
+        ("coexist", word(wire.coexist, "COEXIST_", v1::Coexist::as_str_name)),
+    ])
+}
+
+fn pool(wire: &v1::Pool) -> Value {
+    // The wire does not tell an empty list from none.
+    let listed = wire.discovery.is_none() || !wire.real_servers.is_empty();
+    map([
+        ("name", filled(&wire.name)),
+        ("real_servers", listed.then(|| values(&wire.real_servers, real_server))),
+        ("discovery", wire.discovery.as_ref().map(discovery)),
+        ("check", wire.check.as_ref().map(check)),
+        ("min_healthy", number(wire.min_healthy)),
+    ])
+}
+
+fn real_server(wire: &v1::RealServer) -> Value {
+    map([
+        ("address", filled(&wire.address)),
+        ("port", number(wire.port)),
+        ("weight", wire.weight.map(Value::from)),
+    ])
+}
+
+fn discovery(wire: &v1::Discovery) -> Value {
+    use v1::discovery::Source;
+    map([match &wire.source {
+        Some(Source::File(file)) => ("file", Some(file_source(file))),
+        Some(Source::Dns(dns)) => ("dns", Some(dns_source(dns))),
+        None => ("file", None),
+    }])
+}
+
+fn file_source(wire: &v1::FileSource) -> Value {
+    map([("path", filled(&wire.path)), ("interval", span(wire.interval_ms))])
+}
+
+fn dns_source(wire: &v1::DnsSource) -> Value {
+    map([
+        ("name", filled(&wire.name)),
+        ("record", word(wire.record, "DNS_RECORD_", v1::DnsRecord::as_str_name)),
+        ("port", number(wire.port)),
+        ("weight", wire.weight.map(Value::from)),
+        ("servers", Some(texts(&wire.servers))),
+        ("interval", span(wire.interval_ms)),
+    ])
+}
+
+fn check(wire: &v1::Check) -> Value {
+    map([
+        ("kind", word(wire.kind, "CHECK_KIND_", v1::CheckKind::as_str_name)),
+        ("port", number(wire.port)),
+        ("interval", span(wire.interval_ms)),
+        ("timeout", span(wire.timeout_ms)),
+        ("retries", wire.retries.map(Value::from)),
+        ("delay_before_retry", span(wire.delay_before_retry_ms)),
+    ])
+}
+
+fn service(wire: &v1::Service) -> Value {
+    map([
+        ("name", filled(&wire.name)),
+        ("vip", filled(&wire.vip)),
+        ("port", number(wire.port)),
+        ("protocol", word(wire.protocol, "PROTOCOL_", v1::Protocol::as_str_name)),
+        ("scheduler", word(wire.scheduler, "SCHEDULER_", v1::Scheduler::as_str_name)),
+        ("forwarding", word(wire.forwarding, "FORWARDING_", v1::Forwarding::as_str_name)),
+        ("persistence", span(wire.persistence_ms)),
+        ("pool", filled(&wire.pool)),
+    ])
+}
+
+fn map<const N: usize>(entries: [(&str, Option<Value>); N]) -> Value {
+    let filled = entries.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    Value::Map(filled.collect())
+}
+
+fn values<T>(items: &[T], tree: impl Fn(&T) -> Value) -> Value {
+    Value::List(items.iter().map(tree).collect())
+}
+
+fn texts(items: &[String]) -> Value {
+    values(items, |text| text.as_str().into())
+}
+
+fn filled(text: &str) -> Option<Value> {
+    (!text.is_empty()).then(|| text.into())
+}
+
+fn number(number: u32) -> Option<Value> {
+    (number != 0).then(|| number.into())
+}
+
+fn span(millis: u64) -> Option<Value> {
+    (millis != 0).then(|| text::duration(Duration::from_millis(millis)).into())
+}
+
+/// The document's word for an enum's value: `NO_QUORUM_VRRP_FALLBACK` is `vrrp-fallback`. A number that this version does not know stays
+/// one, to be refused as such.
+fn word<E: TryFrom<i32>>(
+    number: i32,
+    prefix: &str,
+    name: impl Fn(&E) -> &'static str,
+) -> Option<Value> {
+    if number == 0 {
+        return None;
+    }
+    let Ok(known) = E::try_from(number) else { return Some(Value::Integer(number.into())) };
+    let name = name(&known);
+    let word = name.strip_prefix(prefix).unwrap_or(name);
+    Some(word.to_ascii_lowercase().replace('_', "-").into())
+}
+
+impl From<&Document> for v1::Document {
+    fn from(document: &Document) -> Self {
+        Self {
+            fleet: Some((&document.fleet).into()),
+            vips: document.vips.iter().map(Into::into).collect(),
+            pools: document.pools.iter().map(Into::into).collect(),
+            services: document.services.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&Fleet> for v1::Fleet {
+    fn from(fleet: &Fleet) -> Self {
+        let no_quorum = match fleet.no_quorum {
+            NoQuorum::Strict => v1::NoQuorum::Strict,
+        };
+        let failback = match fleet.failback {
+            Failback::Never => v1::Failback::Never,
+        };
+        Self { name: fleet.name.clone(), no_quorum: no_quorum.into(), failback: failback.into() }
+    }
+}
+
+impl From<&Vip> for v1::Vip {
+    fn from(vip: &Vip) -> Self {
+        let attach = match vip.attach {
+            Attach::Address => v1::Attach::Address,
+        };
+        Self {
+            name: vip.name.clone(),
+            addresses: vip.addresses.iter().map(ToString::to_string).collect(),
+            interface: vip.interface.clone(),
+            attach: attach.into(),
+            preference: vip.preference.clone(),
+            vrrp: Some((&vip.vrrp).into()),
+        }
+    }
+}
+
+impl From<&Vrrp> for v1::Vrrp {
+    fn from(vrrp: &Vrrp) -> Self {
+        let checksum = match vrrp.checksum {
+            Checksum::Pseudo => v1::Checksum::Pseudo,
+            Checksum::Plain => v1::Checksum::Plain,
+        };
+        let coexist = match vrrp.coexist {
+            Coexist::Yield => v1::Coexist::Yield,
+        };
+        Self {
+            vrid: vrrp.vrid.into(),
+            version: vrrp.version.number().into(),
+            advert_interval_ms: millis(vrrp.advert_interval),
+            priority: vrrp.priority.into(),
+            auth: vrrp.auth.as_ref().map(|Auth::Pass(pass)| v1::Auth { pass: pass.clone() }),
+            checksum: checksum.into(),
+            coexist: coexist.into(),
+        }
+    }
+}
+
+impl From<&Pool> for v1::Pool {
+    fn from(pool: &Pool) -> Self {
+        let (real_servers, discovery) = match &pool.source {
+            PoolSource::Listed(listed) => (listed.iter().map(Into::into).collect(), None),
+            PoolSource::Discovery(discovery) => (Vec::new(), Some(discovery.into())),
+        };
+        Self {
+            name: pool.name.clone(),
+            real_servers,
+            discovery,
+            check: pool.check.as_ref().map(Into::into),
+            min_healthy: pool.min_healthy,
+        }
+    }
+}
+
+impl From<&RealServer> for v1::RealServer {
+    fn from(server: &RealServer) -> Self {
+        Self {
+            address: server.address.to_string(),
+            port: server.port.into(),
+            weight: Some(server.weight),
+        }
+    }
+}
+
+impl From<&Discovery> for v1::Discovery {
+    fn from(discovery: &Discovery) -> Self {
+        use v1::discovery::Source;
+        let source = match discovery {
+            Discovery::File(file) => Source::File(file.into()),
+            Discovery::Dns(dns) => Source::Dns(dns.into()),
+        };
+        Self { source: Some(source) }
+    }
+}
+
+impl From<&FileSource> for v1::FileSource {
+    fn from(file: &FileSource) -> Self {
+        Self { path: file.path.clone(), interval_ms: millis(file.interval) }
+    }
+}
+
+impl From<&DnsSource> for v1::DnsSource {
+    fn from(dns: &DnsSource) -> Self {
+        let (record, weight) = match dns.record {
+            DnsRecord::Srv => (v1::DnsRecord::Srv, None),
+            DnsRecord::A => (v1::DnsRecord::A, Some(dns.weight)),
+            DnsRecord::Aaaa => (v1::DnsRecord::Aaaa, Some(dns.weight)),
+        };
+        Self {
+            name: dns.name.clone(),
+            record: record.into(),
+            port: dns.port.map_or(0, u32::from),
+            weight,
+            servers: dns.servers.iter().map(ToString::to_string).collect(),
+            interval_ms: millis(dns.interval),
+        }
+    }
+}
+
+impl From<&Check> for v1::Check {
+    fn from(check: &Check) -> Self {
+        let kind = match check.kind {
+            CheckKind::Tcp => v1::CheckKind::Tcp,
+        };
+        Self {
+            kind: kind.into(),
+            port: check.port.map_or(0, u32::from),
+            interval_ms: millis(check.interval),
+            timeout_ms: millis(check.timeout),
+            retries: Some(check.retries),
+            delay_before_retry_ms: millis(check.delay_before_retry),
+        }
+    }
+}
+
+impl From<&Service> for v1::Service {
+    fn from(service: &Service) -> Self {
+        let protocol = match service.protocol {
+            Protocol::Tcp => v1::Protocol::Tcp,
+            Protocol::Udp => v1::Protocol::Udp,
+            Protocol::Sctp => v1::Protocol::Sctp,
+        };
+        let forwarding = match service.forwarding {
+            Forwarding::Dr => v1::Forwarding::Dr,
+        };
+        Self {
+            name: service.name.clone(),
+            vip: service.vip.clone(),
+            port: service.port.into(),
+            protocol: protocol.into(),
+            scheduler: v1::Scheduler::from(service.scheduler).into(),
+            forwarding: forwarding.into(),
+            persistence_ms: millis(service.persistence),
+            pool: service.pool.clone(),
+        }
+    }
+}
+
+impl From<Scheduler> for v1::Scheduler {
+    fn from(scheduler: Scheduler) -> Self {
+        match scheduler {
+            Scheduler::Rr => Self::Rr,
+            Scheduler::Wrr => Self::Wrr,
+            Scheduler::Lc => Self::Lc,
+            Scheduler::Wlc => Self::Wlc,
+            Scheduler::Lblc => Self::Lblc,
+            Scheduler::Lblcr => Self::Lblcr,
+            Scheduler::Dh => Self::Dh,
+            Scheduler::Sh => Self::Sh,
+            Scheduler::Mh => Self::Mh,
+            Scheduler::Sed => Self::Sed,
+            Scheduler::Nq => Self::Nq,
+            Scheduler::Fo => Self::Fo,
+            Scheduler::Ovf => Self::Ovf,
+        }
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
