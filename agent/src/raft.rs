@@ -1,16 +1,169 @@
 //! What is replicated, and the promises made to callers.
 //!
 //! *In*: proposals, peers' messages, the lease thread's verdicts. *Out*: the applied state, Raft's status, and requests to the lease's gate.
+//!
+//! ```text
+//!   RaftHandle ─ inbox ─▶ driver (thread "raft") ─▶ node ─▶ storage (redb)
+//!       ▲                   │       │        └─ watch<Applied>, watch<RaftStatus>
+//!       └ deliver, verdict  │       └─▶ LeaseInputs: Gate, Raft, Voters, LeaderHeard, Applied
+//!                           └─▶ transport ═ Peer.Raft ═▶ peers
+//! ```
 
+mod driver;
+mod inbox;
+mod machine;
 pub mod node;
+pub mod start;
 pub mod storage;
+pub mod transport;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
+use ::raft::eraftpb::Message;
+use lvsmesh_core::command::{Command, Outcome};
+use lvsmesh_core::membership::Change;
 use lvsmesh_core::model::NodeId;
 use lvsmesh_core::state::State;
-use tokio::sync::watch;
+use lvsmesh_proto::convert::{self, DecodeError};
+use prost011::Message as _;
+use tokio::sync::{oneshot, watch};
+use tracing::{Instrument, info_span};
+
+use self::inbox::{Inbox, Order};
+use self::storage::StoreError;
+use crate::lease::LeaseInputs;
+use crate::telemetry::propagate;
+
+/// A proposal whose fate is not known after this is reported as such. Longer than an election of the slowest timing profile, so that a change
+/// which a new leader commits is still answered with its outcome.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The priority of a leader that wants to be one no more.
+const STAND_BACK: i64 = -1000;
+
+/// What Raft needs to start.
+#[derive(Clone, Debug)]
+pub struct RaftConfig {
+    /// The log, made by [`start::found`] or [`start::join`].
+    pub log: PathBuf,
+    /// Voters with a higher priority do not vote for this node unless its log is newer than theirs.
+    pub priority: i64,
+}
+
+/// Where messages to peers go. Called on the raft thread: must not block.
+pub trait Outbound: Send + 'static {
+    /// Sends messages, each to its `to`; losing any of them is legal.
+    fn send(&mut self, messages: Vec<Message>);
+}
+
+/// Why Raft cannot run, or cannot run any longer.
+#[derive(Debug, thiserror::Error)]
+pub enum RaftError {
+    /// The log.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An entry that other nodes may understand.
+    #[error("entry {index} of the log cannot be read by this version of lvs-agent")]
+    Entry {
+        /// Its index.
+        index: u64,
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+    /// A snapshot that other nodes may understand.
+    #[error("the snapshot at entry {index} cannot be read by this version of lvs-agent")]
+    Snapshot {
+        /// Its index.
+        index: u64,
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+    /// The system gave no thread or no random number.
+    #[error("failed to start the raft thread")]
+    System(#[source] std::io::Error),
+}
+
+impl RaftError {
+    /// What the operator can do about it, where we know.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.hint(),
+            Self::Entry { .. } | Self::Snapshot { .. } => Some(
+                "a newer version wrote it: upgrade this node; going on without it would make it disagree with the others".to_owned(),
+            ),
+            Self::System(_) => None,
+        }
+    }
+}
+
+/// Why a proposal has no outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Another node leads, or none does. Nothing happened.
+    #[error("this node does not lead the fleet")]
+    NotLeader {
+        /// Who does, if that is known.
+        leader: Option<NodeId>,
+    },
+    /// Leadership is being handed over, or too much waits to be committed. Nothing happened.
+    #[error("the leader takes no changes at the moment")]
+    Busy,
+    /// The configuration cannot be changed like this, or not yet. Nothing happened.
+    #[error(
+        "another change of the configuration is under way, or this one makes no sense in the present one"
+    )]
+    Configuration,
+    /// Another leader's entry took its place. Almost certainly nothing happened.
+    #[error("leadership changed before the change was committed")]
+    Lost,
+    /// Nobody knows yet whether it happened.
+    #[error("no majority confirmed the change within {} s", after.as_secs())]
+    TimedOut {
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The raft thread has ended. Nobody knows whether it happened.
+    #[error("the agent is stopping")]
+    Stopped,
+}
+
+/// A batch that no peer of this version sends.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadBatch {
+    /// Not the encoding.
+    #[error("messages: not Raft's encoding")]
+    Encoding(#[from] prost011::DecodeError),
+    /// A message of somebody else.
+    #[error("messages: one is from node {found}, but the batch is from node {from}")]
+    Sender {
+        /// Who sent the batch.
+        from: NodeId,
+        /// Who the message says sent it.
+        found: NodeId,
+    },
+}
+
+/// Starts Raft: opens the log, brings the state back to where it was, and starts the thread. What the handle publishes is current when this
+/// returns. The thread ends after [`RaftHandle::shutdown`], or with an error that makes going on unsafe; then everything published is closed.
+///
+/// # Errors
+///
+/// If the log cannot be opened or read, or there is no thread to be had.
+pub fn spawn(
+    config: &RaftConfig,
+    lease: LeaseInputs,
+    outbound: impl Outbound,
+) -> Result<(RaftHandle, JoinHandle<Result<(), RaftError>>), RaftError> {
+    let store = storage::RedbStore::open(&config.log)?;
+    driver::spawn(store, config.priority, driver::Compaction::default(), lease, outbound)
+}
 
 /// The replicated state after the newest entry that this node has applied.
 #[derive(Clone, Debug, Default)]
@@ -69,4 +222,105 @@ pub struct RaftHandle {
     pub state: watch::Receiver<Applied>,
     /// Raft's status.
     pub status: watch::Receiver<RaftStatus>,
+    /// Whether this node may have voted, or have led, before it was started: it may then have made promises that it does not remember.
+    pub voted_before: bool,
+    inbox: Inbox,
+}
+
+impl RaftHandle {
+    /// Proposes a command, if this node leads, and waits until it is applied here.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProposeError`], which says for each case what the caller may conclude. A command that every node rejected is an [`Outcome`].
+    ///
+    /// Dropping the future gives up the answer, not the proposal.
+    pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        let ask = async {
+            let (reply, answer) = oneshot::channel();
+            let traceparent = propagate::current_traceparent();
+            let (proposer, request) = self.inbox.next_request();
+            let data = convert::encode_entry(&command, &traceparent, proposer, request);
+            self.inbox.put(Order::Propose { request, data, reply });
+            patiently(answer).await
+        };
+        ask.instrument(info_span!("raft.propose")).await
+    }
+
+    /// Changes Raft's configuration by one step, if this node leads, and waits until that is applied here. [`Change::HandOver`] only starts.
+    ///
+    /// # Errors
+    ///
+    /// As [`RaftHandle::propose`], and if another change is under way.
+    pub async fn change(&self, change: Change) -> Result<(), ProposeError> {
+        let (reply, answer) = oneshot::channel();
+        let (_, request) = self.inbox.next_request();
+        self.inbox.put(Order::Change { request, change, reply });
+        patiently(answer).await
+    }
+
+    /// Hands leadership to a voter, if this node leads. Raft gives up silently after 300 ms; whoever asked watches [`RaftHandle::status`]. The
+    /// holder relinquishes its lease first, or the successor's election waits for the lease to end.
+    pub fn transfer(&self, to: NodeId) {
+        self.inbox.put(Order::Transfer { to });
+    }
+
+    /// Takes the messages of one batch that a peer sent. Drops them if the raft thread is far behind: they are sent again.
+    ///
+    /// # Errors
+    ///
+    /// If the batch is malformed; none of it is taken then.
+    pub fn deliver<M: AsRef<[u8]>>(&self, from: NodeId, batch: &[M]) -> Result<(), BadBatch> {
+        let mut messages = Vec::with_capacity(batch.len());
+        for bytes in batch {
+            let message = Message::decode(bytes.as_ref())?;
+            if message.from != from.0 {
+                return Err(BadBatch::Sender { from, found: NodeId(message.from) });
+            }
+            messages.push(message);
+        }
+        self.inbox.put_messages(messages);
+        Ok(())
+    }
+
+    /// Takes what the lease thread says. Never blocks.
+    pub fn verdict(&self, verdict: Verdict) {
+        self.inbox.put(Order::Verdict(verdict));
+    }
+
+    /// Sets how much this node is preferred as a leader: among voters with equally new logs, a voter refuses its vote to a candidate of lower
+    /// priority than its own. While the node stands back it is only remembered.
+    pub fn set_priority(&self, priority: i64) {
+        self.inbox.put(Order::Priority(priority));
+    }
+
+    /// Prefers every other node to this one, until [`RaftHandle::restore_priority`].
+    pub fn stand_back(&self) {
+        self.inbox.put(Order::StandBack(true));
+    }
+
+    /// Goes back to the priority that was set last.
+    pub fn restore_priority(&self) {
+        self.inbox.put(Order::StandBack(false));
+    }
+
+    /// Messages to this node are being lost.
+    pub fn unreachable(&self, peer: NodeId) {
+        self.inbox.put(Order::Unreachable(peer));
+    }
+
+    /// Ends the raft thread after what is queued before this.
+    pub fn shutdown(&self) {
+        self.inbox.put(Order::Stop);
+    }
+}
+
+async fn patiently<T>(
+    answer: oneshot::Receiver<Result<T, ProposeError>>,
+) -> Result<T, ProposeError> {
+    match tokio::time::timeout(PATIENCE, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err(ProposeError::Stopped),
+        Err(_) => Err(ProposeError::TimedOut { after: PATIENCE }),
+    }
 }

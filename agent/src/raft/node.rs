@@ -33,6 +33,7 @@ use raft::{RawNode, SnapshotStatus, StateRole};
 
 use self::gate::Gate;
 use self::pending::{Kind, Pending};
+pub(super) use self::replay::unreadable;
 use super::RaftStatus;
 use super::storage::{Batch, LogStore, StoreError};
 
@@ -236,7 +237,7 @@ impl<S: LogStore> Node<S> {
             priority,
             ..raft::Config::default()
         };
-        let raw = RawNode::new(&config, store, &log::logger()).map_err(replay::unreadable)?;
+        let raw = RawNode::new(&config, store, &log::logger()).map_err(unreadable)?;
         let mut node = Self {
             raw,
             id,
@@ -297,6 +298,18 @@ impl<S: LogStore> Node<S> {
         let result = self.try_flush(effects);
         self.given_up = result.is_err();
         result
+    }
+
+    /// Ends the node: makes durable what could wait until now, so that it starts where it stopped without hearing from anyone.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails; nothing that was promised is lost.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        if self.unsaved_since.is_some() && !self.given_up {
+            self.save(Batch::default())?;
+        }
+        Ok(())
     }
 
     /// The newest view.
@@ -608,7 +621,7 @@ impl<S: LogStore> Node<S> {
         let mut snapshot = Snapshot { data, ..Snapshot::default() };
         let meta = snapshot.mut_metadata();
         meta.index = index;
-        meta.term = raft.raft_log.term(index).map_err(replay::unreadable)?;
+        meta.term = raft.raft_log.term(index).map_err(unreadable)?;
         meta.set_conf_state(raft.prs().conf().to_conf_state());
         self.raw.mut_store().compact(&snapshot, keep)?;
         if self.leads() {

@@ -42,7 +42,7 @@ pub(super) fn replay<S: LogStore>(store: &S) -> Result<(NodeId, Vec<NodeEffect>)
 }
 
 /// A store's error that came back through raft-rs.
-pub(super) fn unreadable(error: raft::Error) -> StoreError {
+pub(in crate::raft) fn unreadable(error: raft::Error) -> StoreError {
     match error {
         raft::Error::Store(StorageError::Other(source)) => match source.downcast::<StoreError>() {
             Ok(error) => *error,
