@@ -14,7 +14,7 @@ fn eight_of_eight(running: &Reference, when: &str) {
         pages.contains(&LVS_2.0.to_owned()) && pages.contains(&RS_1.0.to_owned()),
         "{when}: {pages:?}"
     );
-    lvsmesh_tests::pace::note(&format!("{when}: {pages:?}"));
+    pace::note(&format!("{when}: {pages:?}"));
 }
 
 fn settle(client: &Client) {
@@ -35,11 +35,7 @@ fn eight_of_eight_connections_are_answered_before_during_and_after_a_failover_an
 
     let killed = running.fleet.kill(LVS_1.0);
     let away = running.window(&prober, killed, LVS_2.0);
-    lvsmesh_tests::pace::note(&format!(
-        "killed: {:?} dark (profile {})",
-        away.silence.length,
-        pace::profile()
-    ));
+    pace::note(&format!("killed: {:?} dark (profile {})", away.silence.length, pace::profile()));
     running.fleet.held_by(LVS_2.0);
     eight_of_eight(&running, "while the dual-role node holds and the other is down");
 
@@ -49,7 +45,7 @@ fn eight_of_eight_connections_are_answered_before_during_and_after_a_failover_an
     let asked = Instant::now();
     let _moved = running.fleet.ctl.run(&["failover", "--to", LVS_1.0]).succeeded();
     let back = running.window(&prober, asked, LVS_1.0);
-    lvsmesh_tests::pace::note(&format!(
+    pace::note(&format!(
         "moved back: {:?} dark (profile {})",
         back.silence.length,
         pace::profile()
@@ -61,7 +57,7 @@ fn eight_of_eight_connections_are_answered_before_during_and_after_a_failover_an
 
     let requests = client.requests();
     let lost = lost_outside(&requests, &[away, back]);
-    lvsmesh_tests::pace::note(&format!("{} requests", requests.len()));
+    pace::note(&format!("{} requests", requests.len()));
     assert!(lost.is_empty(), "requests were lost while nothing was wrong: {lost:#?}");
 }
 
@@ -75,11 +71,7 @@ fn a_director_that_is_cut_off_is_replaced_and_leaves_no_second_answer() {
     let cut = Instant::now();
     running.fleet.lab.cut(LVS_1.0);
     let window = running.window(&prober, cut, LVS_2.0);
-    lvsmesh_tests::pace::note(&format!(
-        "cut: {:?} dark (profile {})",
-        window.silence.length,
-        pace::profile()
-    ));
+    pace::note(&format!("cut: {:?} dark (profile {})", window.silence.length, pace::profile()));
     running.fleet.held_by(LVS_2.0);
     settle(&client);
     running.fleet.lab.restore(LVS_1.0);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lvsmesh_tests::document::{Document, LVS_1, LVS_2, RS_1, VIP};
 use lvsmesh_tests::reference::Reference;
-use lvsmesh_tests::{eventually, link, scaled};
+use lvsmesh_tests::{eventually, link, pace, scaled};
 use nix::sys::signal::Signal;
 
 use crate::ipvs_table::ipvsadm;
@@ -39,17 +39,14 @@ fn a_cleared_table_is_back_within_two_seconds_and_reported() {
         (table.contains("-> 192.168.3.3:80") && table.contains("-> 192.168.3.102:80")).then_some(())
     });
     let took = cleared.elapsed();
-    lvsmesh_tests::pace::note(&format!("back after {took:?}"));
+    pace::note(&format!("back after {took:?}"));
     assert!(took < scaled(Duration::from_secs(2)));
     let status = running.fleet.until("the drift is reported", Duration::from_secs(10), |status| {
         status
             .node(LVS_1.0)
             .is_some_and(|node| node.drift_repaired > before && !node.last_drift.is_empty())
     });
-    lvsmesh_tests::pace::note(&format!(
-        "{}",
-        status.node(LVS_1.0).map(|node| node.last_drift.clone()).unwrap_or_default()
-    ));
+    pace::note(&status.node(LVS_1.0).map(|node| node.last_drift.clone()).unwrap_or_default());
     let _pages = running.pages(2);
 }
 

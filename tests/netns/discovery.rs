@@ -43,7 +43,7 @@ fn keeps(fleet: &Fleet, what: &str, expected: &[&str]) {
             .iter()
             .any(|pool| pool.name == "web" && pool.state != "synced" && !pool.reason.is_empty())
     });
-    lvsmesh_tests::pace::note(&format!("{what}: {:?}", status.pools));
+    pace::note(&format!("{what}: {:?}", status.pools));
     pace::throughout(what, Duration::from_millis(2500), || {
         let found = real_servers(fleet);
         (found != expected).then(|| format!("{found:?} instead of {expected:?}"))

@@ -48,7 +48,7 @@ impl Watched {
         self.fleet.held_by(LVS_2.0);
         let silence =
             self.prober.longest_silence(since).expect("there were answers before and after");
-        lvsmesh_tests::pace::note(&format!(
+        pace::note(&format!(
             "dark for {:?} ({} to {})",
             silence.length, silence.before, silence.after
         ));
@@ -164,7 +164,7 @@ fn a_stopped_holder_is_replaced_although_its_kernel_answers_until_the_address_ex
     });
     watched.fleet.held_by(LVS_2.0);
     let overlap = at.elapsed();
-    lvsmesh_tests::pace::note(&format!(
+    pace::note(&format!(
         "the stopped holder's address was gone {overlap:?} after the stop; two answered {} requests",
         watched.capture.answered_twice(VIP).len()
     ));
