@@ -11,12 +11,16 @@
 #![warn(missing_docs)]
 
 pub mod address;
+pub mod clock;
 mod error;
 pub mod fake;
 pub mod ipvs;
 mod linux;
+pub mod raw;
+pub mod record;
 pub mod route_socket;
 pub mod sysctl;
+pub mod wait;
 
 use std::collections::BTreeSet;
 use std::future::Future;

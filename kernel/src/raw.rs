@@ -1,0 +1,61 @@
+//! Sockets below IP and calls that no library wraps: the only `unsafe` of lvsmesh is in this file.
+//!
+//! The files beneath it use what is here and are safe themselves. All sockets are non-blocking and belong to the network namespace of the
+//! thread that opens them; none allocates after it was opened.
+#![expect(unsafe_code, reason = "each block says why no safe wrapper does")]
+
+mod arp;
+mod process;
+mod vrrp;
+
+use std::os::fd::{FromRawFd, OwnedFd};
+
+pub use arp::{ArpListener, ArpSender, LinkTarget};
+use nix::errno::Errno;
+pub use process::{ProcessHandle, lock_memory, real_time};
+use socket2::SockAddr;
+pub use vrrp::{GROUP, Received, VrrpSocket};
+
+/// `ETH_P_ARP`, <linux/if_ether.h>.
+const ETH_P_ARP: u16 = 0x0806;
+
+/// The address of an interface for a packet socket, for ARP frames (packet(7)). The hardware address stays empty: `SOCK_RAW` frames carry
+/// it themselves.
+fn link_address(ifindex: u32) -> Result<SockAddr, Errno> {
+    let ifindex = i32::try_from(ifindex).map_err(|_| Errno::ENODEV)?;
+    let family = u16::try_from(libc::AF_PACKET).expect("AF_PACKET is 17");
+    // SAFETY: `storage` points to zeroed memory for a `sockaddr_storage`, which is large enough and sufficiently aligned for every address
+    // family, `sockaddr_ll` included, and all zeroes are a valid `sockaddr_ll`; the length that is set is that of the `sockaddr_ll` written.
+    // nix builds a `LinkAddr` only from a pointer, socket2 has no other way to a link address.
+    let (_, address) = unsafe {
+        SockAddr::try_init(|storage, length| {
+            let link = &mut *storage.cast::<libc::sockaddr_ll>();
+            link.sll_family = family;
+            link.sll_protocol = ETH_P_ARP.to_be();
+            link.sll_ifindex = ifindex;
+            *length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())
+                .expect("a sockaddr_ll has 20 bytes");
+            Ok(())
+        })
+    }
+    .map_err(|_| Errno::EINVAL)?;
+    Ok(address)
+}
+
+/// `pidfd_open(2)`, Linux 5.3.
+fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: the call takes two integers and touches no memory of ours. Neither nix nor the standard library's stable part has it.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just opened this descriptor for us, with close-on-exec, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `sched_setscheduler(2)` of the calling thread to `SCHED_RR`; threads and processes that it starts do not inherit it.
+fn set_round_robin(priority: i32) -> Result<(), Errno> {
+    let parameters = libc::sched_param { sched_priority: priority };
+    let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: `parameters` lives across the call, which only reads it; 0 names the calling thread. nix has no wrapper.
+    Errno::result(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) })?;
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! What a process can ask about others and for itself.
+#![forbid(unsafe_code)]
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::{pidfd_open, set_round_robin};
+
+/// A process, for as long as this is open: its number may be given to another afterwards, this not. Readable once the process has ended.
+#[derive(Debug)]
+pub struct ProcessHandle(OwnedFd);
+
+impl ProcessHandle {
+    /// Opens the process with that number.
+    ///
+    /// To know that it is the right one, open it while it cannot have ended: one's own child that was not waited for, or one's parent, with
+    /// a look afterwards whether it still is.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if there is none, `EINVAL` for a thread or a number below 1, `ENOSYS` before Linux 5.3.
+    pub fn open(pid: u32) -> Result<Self, Errno> {
+        pidfd_open(i32::try_from(pid).map_err(|_| Errno::ESRCH)?).map(Self)
+    }
+}
+
+impl AsFd for ProcessHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Puts the calling thread on `SCHED_RR` with `priority` (1 to 99), before every ordinary thread of the machine; what it starts is not.
+///
+/// A thread like that could stop the machine by not sleeping: the kernel kills the *process* when one computes for `limit` without a
+/// system call that waits (`RLIMIT_RTTIME`, getrlimit(2); in microseconds, checked at every tick).
+///
+/// # Errors
+///
+/// `EPERM` without CAP_SYS_NICE or a sufficient `RLIMIT_RTPRIO`, `EINVAL` for a priority outside 1 to 99. Nothing has changed then.
+pub fn real_time(priority: i32, limit: Duration) -> Result<(), Errno> {
+    let (old, ceiling) = getrlimit(Resource::RLIMIT_RTTIME)?;
+    let limit = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX).min(ceiling);
+    setrlimit(Resource::RLIMIT_RTTIME, limit, ceiling)?;
+    if let Err(errno) = set_round_robin(priority) {
+        // The limit means nothing without the schedule, but a caller goes on without both.
+        setrlimit(Resource::RLIMIT_RTTIME, old, ceiling)?;
+        return Err(errno);
+    }
+    Ok(())
+}
+
+/// Keeps all memory of the process, present and future, out of swap: a page that comes from a disk comes too late for a lease.
+///
+/// # Errors
+///
+/// `EPERM` or `ENOMEM` without CAP_IPC_LOCK or a sufficient `RLIMIT_MEMLOCK`.
+pub fn lock_memory() -> Result<(), Errno> {
+    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_process_handle_tells_when_the_process_has_ended() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let handle = ProcessHandle::open(child.id()).unwrap();
+        let ended = |patience: PollTimeout| {
+            poll(&mut [PollFd::new(handle.as_fd(), PollFlags::POLLIN)], patience).unwrap() == 1
+        };
+        assert!(!ended(PollTimeout::ZERO), "it waits for input");
+        drop(child.stdin.take());
+        assert!(ended(PollTimeout::from(10_000_u16)), "its input has ended");
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn there_is_no_handle_of_a_process_that_is_not_there() {
+        assert_eq!(ProcessHandle::open(u32::MAX).unwrap_err(), Errno::ESRCH);
+        // The greatest process number that Linux gives is 2^22.
+        assert_eq!(ProcessHandle::open(1 << 22 | 1).unwrap_err(), Errno::ESRCH);
+    }
+
+    #[test]
+    fn a_priority_out_of_range_changes_nothing() {
+        let before = getrlimit(Resource::RLIMIT_RTTIME).unwrap();
+        assert_eq!(real_time(100, Duration::from_millis(100)), Err(Errno::EINVAL));
+        assert_eq!(getrlimit(Resource::RLIMIT_RTTIME).unwrap(), before);
+    }
+}
