@@ -522,6 +522,19 @@ fn a_restarted_voter_promises_but_neither_votes_nor_campaigns_while_silent() {
     assert_eq!(node.at(100, from(X, hold(3, 2, 0))), vec![send(X, nack(3, 4))], "durable term");
 }
 
+#[test]
+fn a_next_run_is_bound_by_promises_to_others_to_oneself_and_of_earlier_runs() {
+    let mut voter = Node::director(3);
+    assert_eq!(voter.lease.bound_until(), Mono(0));
+    voter.at(10, from(X, hold(5, 1, 0)));
+    assert_eq!(voter.lease.bound_until(), ms(210));
+    voter.at(20, from(X, relinquish(5, 1, None)));
+    assert_eq!(voter.lease.bound_until(), ms(20));
+    assert_eq!(Node::holder().lease.bound_until(), ms(1170), "the VIP may outlive the process");
+    let config = LeaseConfig::new(ME, Profile::Default.timing(), 4);
+    assert_eq!(Lease::new(config, ms(77)).bound_until(), ms(77));
+}
+
 // ---- configuration ----
 
 #[test]

@@ -125,9 +125,9 @@ pub struct Lease {
 impl Lease {
     /// A machine that has just started.
     ///
-    /// `silent_until` stands for the promises of earlier runs: the recorded end of the last one, or [`Timing::promise_max`] from the start
-    /// when there is no record of this boot, or zero when this node has never voted. The machine acknowledges HOLDs meanwhile, but neither
-    /// votes nor campaigns.
+    /// `silent_until` stands for the promises of earlier runs: [`Lease::bound_until`] as recorded by the last one, or
+    /// [`Timing::promise_max`] from the start when there is no record of this boot, or zero when this node has never voted. The machine
+    /// acknowledges HOLDs meanwhile, but neither votes nor campaigns.
     #[must_use]
     pub fn new(config: LeaseConfig, silent_until: Mono) -> Self {
         Self {
@@ -257,11 +257,19 @@ impl Lease {
         holding && (valid || self.config.faults.emission_unchecked)
     }
 
-    /// The newest promise, running or not: its end must be on record before the effects of the step that made it are performed, so that
-    /// the next start can keep silent for as long.
+    /// The newest promise to another node, running or not.
     #[must_use]
     pub fn promise(&self) -> Option<Promise> {
         self.promise
+    }
+
+    /// Until when this node has promised anything to anybody: to a holder, to itself as the holder, or in an earlier run. It must be on record
+    /// before the effects of the step that moved it are performed, because it is what the next run has to keep silent for. The own lease
+    /// counts: the addresses of a holder that died are still on its interfaces, and its next run must not help another to them.
+    #[must_use]
+    pub fn bound_until(&self) -> Mono {
+        let promised = self.promise.map_or(Mono(0), |promise| promise.until);
+        promised.max(self.lease_until().unwrap_or_default()).max(self.silent_until)
     }
 
     /// What there is to know from outside.
@@ -281,28 +289,46 @@ impl Lease {
         }
     }
 
-    /// Rewrites every moment that bears on safety and forgets the others, and does the same with sequence numbers, so that an exhaustive
-    /// check can recognise states that differ only in when they happen.
+    /// Which node's machine it is.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.config.id
+    }
+
+    /// Brings machines that behave alike into one form, so that an exhaustive check can recognise states that differ only in when they happen.
+    ///
+    /// Rewrites ends of spans (which matter only while they lie ahead), stamps of HOLDs, and sequence numbers, each with the node whose HOLDs
+    /// they count. Forgets what bears on pace alone. Forgets a promise that has ended, but not its term: what it would still do is to refuse
+    /// HOLDs that were overtaken, and a network that loses messages does that as well.
     #[doc(hidden)]
     pub fn normalize(
         &mut self,
-        mut time: impl FnMut(&mut Mono),
-        mut sequence: impl FnMut(&mut u64),
+        now: Mono,
+        mut end: impl FnMut(&mut Mono),
+        mut stamp: impl FnMut(&mut Mono),
+        mut sequence: impl FnMut(NodeId, &mut u64),
     ) {
         self.pace = Pace::default();
-        time(&mut self.silent_until);
+        end(&mut self.silent_until);
+        self.voted_term = self.term_floor();
+        if self.abdicated_term < self.raft.term {
+            self.abdicated_term = 0;
+        }
         if let Some(promise) = self.promise.as_mut() {
-            time(&mut promise.until);
-            sequence(&mut promise.seq);
+            end(&mut promise.until);
+            sequence(promise.to, &mut promise.seq);
         }
+        self.promise = self.promise.filter(|promise| promise.until > now);
         if let Some(tenure) = self.tenure.as_mut() {
-            tenure.for_each_time(&mut time);
+            tenure.for_each_end(&mut end);
+            self.voters.for_each_stamp(&mut stamp);
+        } else {
+            self.voters.forget_promises();
         }
-        self.voters.for_each_stamp(&mut time);
-        sequence(&mut self.seq);
+        sequence(self.config.id, &mut self.seq);
         if let Some(farewell) = self.farewell.as_mut() {
-            time(&mut farewell.at);
-            sequence(&mut farewell.last_seq);
+            end(&mut farewell.at);
+            sequence(self.config.id, &mut farewell.last_seq);
         }
     }
 }

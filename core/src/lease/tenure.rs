@@ -43,11 +43,11 @@ impl Tenure {
         given.max(Some(self.carried).filter(|carried| *carried > now))
     }
 
-    pub(super) fn for_each_time(&mut self, f: &mut impl FnMut(&mut Mono)) {
+    /// Walks through the ends of spans; the moment of giving up, which an exhaustive check lets come at any time, is put off for ever.
+    pub(super) fn for_each_end(&mut self, f: &mut impl FnMut(&mut Mono)) {
+        self.give_up_at = Mono(u64::MAX);
         self.until.iter_mut().for_each(&mut *f);
-        [&mut self.carried, &mut self.reconfigured, &mut self.beat_at, &mut self.give_up_at]
-            .into_iter()
-            .for_each(f);
+        [&mut self.carried, &mut self.reconfigured, &mut self.beat_at].into_iter().for_each(f);
     }
 }
 
