@@ -72,3 +72,62 @@ impl Machine {
         convert::encode_snapshot(&self.state)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lvsmesh_core::command::Command;
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use tracing_subscriber::prelude::*;
+
+    use super::*;
+
+    fn entry(index: u64, traceparent: &str) -> Committed {
+        let command = Command::Remove { name: "nobody".to_owned() };
+        let data = convert::encode_entry(&command, traceparent, 1, index);
+        Committed { index, term: 2, data, request: None }
+    }
+
+    #[test]
+    fn an_entry_is_applied_in_the_trace_of_whoever_proposed_it() {
+        let provider = SdkTracerProvider::builder().build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        let subscriber = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(subscriber, || {
+            let proposer = info_span!("raft.propose").in_scope(propagate::current_traceparent);
+            let mut machine = Machine::default();
+            machine.apply(&entry(5, &proposer)).unwrap();
+            // What the reconciler does next is a child of this.
+            let applied = machine.published().traceparent;
+            let part = |text: &str, at| text.split('-').nth(at).map(str::to_owned);
+            assert_eq!(part(&applied, 1), part(&proposer, 1), "another trace");
+            assert_ne!(part(&applied, 2), part(&proposer, 2), "not a span of its own");
+        });
+    }
+
+    #[test]
+    fn what_was_applied_before_a_start_belongs_to_no_trace() {
+        let mut machine = Machine::default();
+        machine
+            .replay(&entry(5, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
+            .unwrap();
+        let published = machine.published();
+        assert_eq!((published.state.applied(), published.traceparent.as_str()), (5, ""));
+    }
+
+    #[test]
+    fn a_snapshot_starts_the_count_of_entries_anew() {
+        let mut machine = Machine::default();
+        machine.apply(&entry(5, "")).unwrap();
+        machine.apply(&entry(6, "")).unwrap();
+        let (entries, bytes) = machine.since_snapshot(6);
+        assert_eq!(entries, 6);
+        assert!(bytes > 0);
+        let data = machine.snapshot(6);
+        assert_eq!(machine.since_snapshot(8), (2, 0));
+        let mut other = Machine::default();
+        other.restore(6, &data).unwrap();
+        assert_eq!(other.published().state, machine.published().state);
+        assert_eq!(other.since_snapshot(8), (2, 0));
+    }
+}

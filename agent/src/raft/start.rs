@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use lvsmesh_core::command::Candidate;
-use lvsmesh_core::model::NodeId;
-use lvsmesh_core::state::State;
+use lvsmesh_core::model::{Member, NodeId};
+use lvsmesh_core::state::{Inconsistent, Parts, State};
 use lvsmesh_proto::convert;
 use raft::eraftpb::{ConfState, Snapshot};
 
@@ -22,13 +22,34 @@ pub fn found(log: &Path, fleet: &str, first: Candidate) -> Result<(), StoreError
     found_in(&mut RedbStore::open(log)?, fleet, first)
 }
 
+/// What a node that joins begins with: a state that knows the members and nothing else. Without it the node could not answer the leader, whose
+/// address is in the state that the leader is about to send.
+///
+/// # Errors
+///
+/// If two of the members share an id or a name, or one has id 0.
+pub fn seed(fleet: &str, members: Vec<Member>) -> Result<State, Inconsistent> {
+    let next_id = members.iter().map(|member| member.id.0).max().unwrap_or(0) + 1;
+    State::from_parts(Parts { fleet: fleet.to_owned(), members, next_id, ..Parts::default() })
+}
+
 /// Starts a node of an existing fleet: an empty log that is this node's. The leader sends it everything.
 ///
 /// # Errors
 ///
 /// If there is a log of some node already, or it cannot be written.
-pub fn join(log: &Path, id: NodeId) -> Result<(), StoreError> {
-    RedbStore::open(log)?.install(id, None)
+pub fn join(log: &Path, id: NodeId, seed: &State) -> Result<(), StoreError> {
+    join_in(&mut RedbStore::open(log)?, id, seed)
+}
+
+/// As [`join`], in any store.
+///
+/// # Errors
+///
+/// As [`join`].
+pub fn join_in<S: LogStore>(store: &mut S, id: NodeId, seed: &State) -> Result<(), StoreError> {
+    let data = convert::encode_snapshot(seed);
+    store.install(id, Some(&Snapshot { data, ..Snapshot::default() }))
 }
 
 /// As [`found`], in any store.

@@ -62,8 +62,8 @@ pub trait LogStore: Storage {
     /// Newest entry that is known to be applied.
     fn applied(&self) -> u64;
 
-    /// Makes an empty store that of `id`. A fleet's first node starts from `floor`, which must not be empty; every other node starts from
-    /// nothing and is sent a snapshot.
+    /// Makes an empty store that of `id`. A fleet's first node starts from `floor`. Every other node's log is empty until it is sent a snapshot;
+    /// its `floor` has index 0 and no configuration, and is only a state to begin with, which knows the other members.
     ///
     /// # Errors
     ///

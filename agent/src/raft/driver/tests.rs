@@ -131,7 +131,8 @@ impl Fleet {
     async fn grow(&self, leader: &Running, name: &str) -> Running {
         let outcome = leader.handle.propose(admit(name)).await.unwrap();
         let Outcome::Admitted { id } = outcome else { panic!("{outcome:?}") };
-        start::join(&self.log(id), id).unwrap();
+        let members = leader.handle.state.borrow().state.members().cloned().collect();
+        start::join(&self.log(id), id, &start::seed("test", members).unwrap()).unwrap();
         let running = self.run(id);
         leader.handle.change(Change::AddLearner(id)).await.unwrap();
         leader

@@ -172,9 +172,6 @@ impl LogStore for RedbStore {
     }
 
     fn stored_snapshot(&self) -> Result<Option<Snapshot>, StoreError> {
-        if self.outline.snapshot_index == 0 {
-            return Ok(None);
-        }
         read_single(&self.db, SNAPSHOT)
             .map_err(|error| io("read", &self.path, error))?
             .map(|bytes| decode(&self.path, "snapshot", &bytes))

@@ -144,8 +144,12 @@ fn a_store_is_installed_once<B: Bench>() {
 
 fn a_joiner_starts_from_nothing<B: Bench>() {
     let bench = B::new();
-    bench.open().install(NodeId(4), None).unwrap();
-    let store = bench.open();
+    let seed = snapshot(0, 0, ConfState::default(), "seed");
+    bench.open().install(NodeId(4), Some(&seed)).unwrap();
+    let mut store = bench.open();
+    assert_eq!(store.stored_snapshot().unwrap().unwrap().data, b"seed");
+    store.snapshot(0, 4).unwrap_err();
+    assert_eq!(store.take_wanted(), BTreeSet::from([4]));
     assert_eq!(store.id(), Some(NodeId(4)));
     assert_eq!((store.first_index().unwrap(), store.last_index().unwrap()), (1, 0));
     assert!(!store.initial_state().unwrap().initialized());
