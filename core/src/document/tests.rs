@@ -560,8 +560,14 @@ fn leaves(tree: &mut Value, visit: &mut impl FnMut(&mut Value)) -> usize {
         Value::Map(entries) if !entries.is_empty() => {
             entries.iter_mut().map(|(_, value)| leaves(value, visit)).sum()
         }
-        leaf => {
-            visit(leaf);
+        Value::Null
+        | Value::Bool(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::List(_)
+        | Value::Map(_) => {
+            visit(tree);
             1
         }
     }

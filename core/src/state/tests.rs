@@ -103,6 +103,9 @@ fn found(servers: &[u8], status: SourceStatus) -> Command {
     Command::Discovered(Discovered { pool: "web".into(), status, real_servers })
 }
 
+type Change = fn(&mut Document);
+type Damage = fn(&mut Parts);
+
 /// A fleet `blue` with members `a` (1) and `b` (2), and one log index after the other.
 struct Fixture {
     state: State,
@@ -251,7 +254,7 @@ fn removing_takes_the_readiness_along_but_never_the_last_voter() {
 #[test]
 fn health_follows_the_document() {
     #[rustfmt::skip]
-    let cases: [(&str, fn(&mut Document), bool); 6] = [
+    let cases: [(&str, Change, bool); 6] = [
         // why                          what changes                                        .3 still down
         ("something else changed",      |d| d.pools[0].min_healthy = 1,                     true),
         ("a weight changed",            |d| d.pools[0].source = PoolSource::Listed(
@@ -340,7 +343,7 @@ fn a_new_question_forgets_a_source_that_never_answered() {
 fn changes_name_the_object_and_both_values() {
     let old = document(&[3]);
     #[rustfmt::skip]
-    let cases: [(fn(&mut Document), &[&str]); 13] = [
+    let cases: [(Change, &[&str]); 13] = [
         (|_| {}, &[]),
         (|d| d.services[0].scheduler = Scheduler::Rr, &["services/web: scheduler wlc -> rr"]),
         (|d| d.services[0].persistence = Duration::from_secs(50), &["services/web: persistence 0s -> 50s"]),
@@ -389,7 +392,7 @@ fn parts_that_no_log_leads_to_are_refused() {
     assert_eq!(State::from_parts(good.clone()).as_ref(), Ok(&fleet.state));
 
     #[rustfmt::skip]
-    let cases: [(&str, fn(&mut Parts)); 7] = [
+    let cases: [(&str, Damage); 7] = [
         ("a gap in the history",        |p| { let first = Arc::make_mut(&mut p.history[1]); first.summary.revision = 9; }),
         ("an id that was not given",    |p| p.next_id = 2),
         ("id 0",                        |p| p.members[0].id = NodeId(0)),
