@@ -5,8 +5,10 @@
 //! the rest of the fleet may believe is decided by the lease alone. It never restarts the agent.
 
 mod lock;
+mod process;
 mod protocol;
 
+pub use process::{GuardFault, main};
 pub use protocol::{Line, Vip};
 
 use std::collections::BTreeSet;

@@ -1,10 +1,15 @@
 //! The lease thread: a plain OS thread that alone emits ARP, gratuitous ARP and adverts, and alone adds and removes VIPs.
 
+mod clock;
 mod counters;
+mod group;
+mod promise;
+mod schedule;
 mod seal;
+mod segment;
 mod thread;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +32,10 @@ use crate::raft::RaftHandle;
 pub struct LeaseThreadConfig {
     /// This node.
     pub own: NodeId,
+    /// The fleet's name.
+    pub fleet: String,
+    /// Raft's durable term when the agent started.
+    pub term: u64,
     /// Where its UDP socket listens.
     pub listen: SocketAddr,
     /// The fleet's key.
@@ -83,6 +92,8 @@ pub struct Foreign {
     pub source: IpAddr,
     /// Its priority.
     pub priority: u8,
+    /// This node holds the lease and keeps silent for it.
+    pub yielding: bool,
 }
 
 /// What the lease thread knows that an operator should.
@@ -92,6 +103,8 @@ pub struct Outlook {
     pub faults: Vec<String>,
     /// Foreign masters that are heard now.
     pub foreign: Vec<Foreign>,
+    /// VIPs that the thread has put on their interfaces. One is taken out of here *before* it is taken off.
+    pub attached: BTreeSet<IpAddr>,
 }
 
 /// Starts the thread. It ends after [`Order::Stop`], when it has given up what it held.
@@ -147,6 +160,8 @@ pub enum Order {
     Vips(Vec<Vip>),
     /// Where the lease sockets of the members listen.
     Peers(BTreeMap<NodeId, SocketAddr>),
+    /// The members' addresses: an advert from one of these is no foreign one.
+    Members(BTreeSet<IpAddr>),
     /// Someone took a VIP off its interface, or a link changed: if this node holds, put everything back at once.
     Refresh,
     /// Give up what is held and end the thread.

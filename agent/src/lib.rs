@@ -21,9 +21,12 @@ pub mod bootstrap;
 pub mod config;
 pub mod discovery;
 pub mod duties;
+#[cfg(test)]
+mod fixtures;
 pub mod guard;
 pub mod health;
 pub mod identity;
+mod leading;
 pub mod lease;
 pub mod owned;
 pub mod raft;

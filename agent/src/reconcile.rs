@@ -1,9 +1,41 @@
 //! The loop that makes this machine's kernel match its plan: wake, observe, plan, record, perform, report.
+//!
+//! *In*: the applied state, whether this node holds, the kernel and its news. *Out*: operations, the owner record, a report. What to do is
+//! decided by [`lvsmesh_core::plan`]; what is decided here is only when to look, and what to say about it.
 
-use lvsmesh_core::plan::ServiceKey;
+mod monitor;
+mod round;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use lvsmesh_core::lease::Input;
+use lvsmesh_core::model::NodeId;
+use lvsmesh_core::plan::{Plan, ServiceKey, teardown as undo};
+use lvsmesh_kernel::address::{Event, Link};
+use lvsmesh_kernel::{Kernel, KernelError, Scope, chain};
+pub use monitor::monitor;
+use round::Rounds;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant as Tick, sleep_until};
+use tracing::Instrument as _;
+
+use crate::guard::Guard;
+use crate::lease::{LeaseHandle, Order, Tenure};
+use crate::owned::{OwnedError, OwnerRecord};
+use crate::raft::Applied;
+use crate::telemetry::propagate::set_parent;
+
+/// Depth of the channel of [`Reconciler::news`].
+pub const NEWS: usize = 256;
+
+/// Links by name.
+pub type Links = BTreeMap<String, Link>;
 
 /// What the last round found; published after every round.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeReport {
     /// The revision that the round worked for.
     pub revision: u64,
@@ -27,4 +59,207 @@ pub struct NodeReport {
     pub drift_repaired: u64,
     /// The last one, in one line.
     pub last_drift: String,
+}
+
+impl Default for NodeReport {
+    /// Before the first round: nothing is known to be in place.
+    fn default() -> Self {
+        let why = "the agent has not looked at the kernel yet";
+        Self {
+            revision: 0,
+            converged: false,
+            digest: 0,
+            real_server_fault: Some(why.to_owned()),
+            ineligible: Some(why.to_owned()),
+            foreign: vec![],
+            vips_attached: vec![],
+            warnings: vec![],
+            operations: 0,
+            drift_repaired: 0,
+            last_drift: String::new(),
+        }
+    }
+}
+
+/// What the loop works with.
+#[derive(Debug)]
+pub struct Reconciler<K> {
+    /// This node.
+    pub own: NodeId,
+    /// This machine's kernel.
+    pub kernel: K,
+    /// What of it is ours.
+    pub record: OwnerRecord,
+    /// The newest applied state.
+    pub applied: watch::Receiver<Applied>,
+    /// Links by name, from [`monitor`].
+    pub links: watch::Receiver<Links>,
+    /// Changes that the kernel reported, from [`monitor`]. Depth [`NEWS`]: when it is full a round is due anyway, and a round reads everything.
+    pub news: mpsc::Receiver<Event>,
+    /// Whether this node holds, and the way to say that the table stands.
+    pub lease: LeaseHandle,
+    /// Told which services must not outlive this process.
+    pub guard: Option<Guard>,
+    /// Where the report goes.
+    pub report: watch::Sender<NodeReport>,
+}
+
+/// Between rounds that nothing asked for. `ipvsadm -C` makes no news, so this is how long its effect can last.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// At most this part of the time is spent on looking: a table of ten thousand real servers takes a while to read.
+const EASE: u32 = 10;
+
+/// Reconciles until `shutdown` turns true. The lease thread must have ended by then: what a dual-role node programmed for a VIP that it held is
+/// removed in a last round.
+///
+/// # Errors
+///
+/// If the owner record cannot be read: without it nothing may be touched.
+pub async fn run<K: Kernel>(
+    reconciler: Reconciler<K>,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<(), OwnedError> {
+    let Reconciler {
+        own,
+        kernel,
+        record,
+        mut applied,
+        mut links,
+        mut news,
+        mut lease,
+        guard,
+        report,
+    } = reconciler;
+    let mut rounds = Rounds::new(own, kernel, record, guard)?;
+    // What was there at the start is new.
+    applied.mark_changed();
+    let mut next = Tick::now();
+    loop {
+        let mut cause = String::new();
+        let mut stopping = false;
+        tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|stop| *stop) => stopping = true,
+            Ok(()) = lease.tenure.changed() => {}
+            Ok(()) = applied.changed() => cause = applied.borrow().traceparent.clone(),
+            Ok(()) = links.changed() => {}
+            Ok(()) = lease.outlook.changed() => {}
+            Some(event) = news.recv() => {
+                let mut matters = heed(&mut rounds, &lease, &event);
+                while let Ok(event) = news.try_recv() {
+                    matters |= heed(&mut rounds, &lease, &event);
+                }
+                if !matters {
+                    continue;
+                }
+            }
+            () = sleep_until(next) => {}
+        }
+        let tenure = *lease.tenure.borrow_and_update();
+        let state = applied.borrow_and_update().clone();
+        let seen = links.borrow_and_update().clone();
+        if stopping {
+            if rounds.must_clear(tenure) {
+                rounds.run(&state, tenure, &seen).await;
+            }
+            return Ok(());
+        }
+        if let Tenure::Preparing { epoch } = tenure
+            && rounds.stands(&state)
+        {
+            // A pure director's table is warm: the claim need not wait for another look.
+            lease.inputs.send(Input::TableReady { epoch });
+        }
+
+        let span = tracing::info_span!("reconcile.round", revision = state.state.revision());
+        set_parent(&span, &cause);
+        let started = Instant::now();
+        let observed = rounds.run(&state, tenure, &seen).instrument(span).await;
+        if let (Tenure::Preparing { epoch }, true) = (tenure, observed) {
+            // Also if single objects failed: the others serve.
+            lease.inputs.send(Input::TableReady { epoch });
+        }
+        let mut latest = rounds.report().clone();
+        latest.warnings.extend(outlook(&mut lease));
+        report.send_if_modified(|report| {
+            let changed = *report != latest;
+            *report = latest;
+            changed
+        });
+        next = Tick::now() + INTERVAL.max(started.elapsed() * EASE);
+    }
+}
+
+/// Takes note of one piece of news; whether it asks for a round.
+fn heed<K: Kernel>(rounds: &mut Rounds<K>, lease: &LeaseHandle, event: &Event) -> bool {
+    match event {
+        Event::AddressGone { interface, address } => {
+            // The lease thread says what is attached before it takes anything away itself.
+            if interface != "lo" && lease.outlook.borrow().attached.contains(address) {
+                rounds.drift(format!("VIP {address} was taken off {interface}"));
+                lease.inputs.order(Order::Refresh);
+            }
+            rounds.concerns(*address)
+        }
+        // The holder's own refresh, twice a second, is no news.
+        Event::Address { interface, address } => interface == "lo" && rounds.concerns(*address),
+        // Links come through their own channel.
+        Event::Link(_) | Event::LinkGone { .. } => false,
+        Event::Resync => true,
+    }
+}
+
+/// What the lease thread has to say, one line each.
+fn outlook(lease: &mut LeaseHandle) -> Vec<String> {
+    let outlook = lease.outlook.borrow_and_update();
+    let foreign = outlook.foreign.iter().map(|foreign| {
+        format!(
+            "vips/{}: a VRRP master that is no member is heard: {} with priority {}{}",
+            foreign.vip,
+            foreign.source,
+            foreign.priority,
+            if foreign.yielding { "; yielding to it" } else { "" }
+        )
+    });
+    outlook.faults.iter().cloned().chain(foreign).collect()
+}
+
+/// Takes everything of ours out of the kernel, sysctls back to what they were: `lvs-agent leave`. What could not be undone stays in the record
+/// and is returned, one line each.
+///
+/// # Errors
+///
+/// If the record cannot be read or written, or the kernel not be read.
+pub async fn teardown<K: Kernel>(
+    kernel: &mut K,
+    record: &OwnerRecord,
+) -> Result<Vec<String>, TeardownError> {
+    let owned = record.load()?;
+    let scope = Scope {
+        ipvs: !owned.services.is_empty(),
+        sysctls: owned.sysctls.keys().cloned().collect(),
+    };
+    let observed = kernel.observe(&scope).await?;
+    let Plan { ops, record: before, settled, .. } = undo(&observed, &owned);
+    record.store(&before)?;
+    let failures = round::perform(kernel, &ops).await.failures;
+    record.store(if failures.is_empty() { &settled } else { &before })?;
+    Ok(failures.into_iter().map(|failure| failure.text).collect())
+}
+
+/// Why [`teardown`] left everything as it was, or left off.
+#[derive(Debug, thiserror::Error)]
+pub enum TeardownError {
+    /// The owner record.
+    #[error(transparent)]
+    Record(#[from] OwnedError),
+    /// The kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+/// An error and its sources in one line.
+fn line(error: &dyn std::error::Error) -> String {
+    chain(error)
 }

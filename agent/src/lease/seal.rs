@@ -1,27 +1,17 @@
-//! The envelope of a lease datagram: which key, and a code over everything (HMAC-SHA-256 cut to 128 bits, RFC 2104 §5).
+//! The authenticator of lease datagrams: HMAC-SHA-256 cut to 128 bits (RFC 2104 §5) over everything before it.
 //!
-//! ```text
-//!  0               4                          length - 16
-//!  | key id, BE    | core::lease::wire ...    | code (16)   |
-//! ```
-//!
-//! The code covers the key id too. It keeps strangers out; it does not hide anything, and the machine, not the envelope, makes old
-//! datagrams harmless.
+//! It keeps strangers out; it does not hide anything, and the machine, not the seal, makes old datagrams harmless.
 
 use hmac::{Hmac, Mac as _};
+use lvsmesh_core::lease::Message;
+use lvsmesh_core::lease::wire::{self, AUTHENTICATOR_LEN, Header, MAX_LEN};
+use lvsmesh_core::model::NodeId;
 use sha2::Sha256;
 
-/// Bytes before the message.
-const HEADER: usize = 4;
-/// Bytes after it.
-const CODE: usize = 16;
-/// Longest datagram that is sent or read. A longer one is cut by the receive call and then fails its code.
-pub(super) const LONGEST: usize = 256;
-
-/// The fleet's lease key.
+/// The fleet's lease key. Its bytes are in no log and no `Debug` output.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LeaseKey {
-    /// Sent in every datagram, so that the receiver need not guess.
+    /// Tells keys apart while one replaces another; sent in every datagram.
     pub id: u32,
     /// Random.
     pub secret: [u8; 32],
@@ -36,54 +26,49 @@ impl std::fmt::Debug for LeaseKey {
 /// Why a datagram is not from a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// Shorter than an empty message.
-    Short,
-    /// Made with another key.
-    Key,
-    /// Changed, or made by someone who knows the key's id only.
-    Code,
+    /// It is no datagram of this plane.
+    Malformed,
+    /// Another fleet, another key, or a wrong authenticator.
+    Stranger,
 }
 
-/// Makes and opens envelopes. The keyed state is computed once.
+/// Writes and reads datagrams. The keyed state is computed once.
 #[derive(Clone)]
 pub(super) struct Seal {
-    id: [u8; HEADER],
+    header: Header,
     keyed: Hmac<Sha256>,
 }
 
 impl Seal {
-    pub(super) fn new(key: &LeaseKey) -> Self {
+    pub(super) fn new(fleet: &str, sender: NodeId, incarnation: u64, key: &LeaseKey) -> Self {
         Self {
-            id: key.id.to_be_bytes(),
+            header: Header { fleet: wire::fleet_hash(fleet), key: key.id, sender, incarnation },
             keyed: Hmac::new_from_slice(&key.secret).expect("HMAC takes keys of any length"),
         }
     }
 
-    /// Puts `message` into an envelope. `out` is overwritten.
-    pub(super) fn close(&self, message: &[u8], out: &mut Vec<u8>) {
-        out.clear();
-        out.extend_from_slice(&self.id);
-        out.extend_from_slice(message);
+    /// Writes a datagram and returns its length.
+    pub(super) fn write(&self, message: &Message, buffer: &mut [u8; MAX_LEN]) -> usize {
+        let length = wire::encode(&self.header, message, buffer);
+        let covered = length - AUTHENTICATOR_LEN;
         let mut code = self.keyed.clone();
-        code.update(out);
-        out.extend_from_slice(&code.finalize().into_bytes()[..CODE]);
+        code.update(&buffer[..covered]);
+        buffer[covered..length].copy_from_slice(&code.finalize().into_bytes()[..AUTHENTICATOR_LEN]);
+        length
     }
 
-    /// Takes the message out, if a member made it.
-    pub(super) fn open<'a>(&self, datagram: &'a [u8]) -> Result<&'a [u8], Refusal> {
-        let covered = datagram.len().checked_sub(CODE).ok_or(Refusal::Short)?;
-        if covered < HEADER {
-            return Err(Refusal::Short);
-        }
-        let (covered, code) = datagram.split_at(covered);
-        if covered[..HEADER] != self.id {
-            return Err(Refusal::Key);
+    /// Reads a datagram, if a member made it.
+    pub(super) fn read(&self, datagram: &[u8]) -> Result<(NodeId, Message), Refusal> {
+        let (covered, code) = wire::split(datagram).ok_or(Refusal::Malformed)?;
+        let (header, message) = wire::decode(datagram).map_err(|_| Refusal::Malformed)?;
+        if header.fleet != self.header.fleet || header.key != self.header.key {
+            return Err(Refusal::Stranger);
         }
         let mut expected = self.keyed.clone();
         expected.update(covered);
         // Compares in constant time.
-        expected.verify_truncated_left(code).map_err(|_| Refusal::Code)?;
-        Ok(&covered[HEADER..])
+        expected.verify_truncated_left(code).map_err(|_| Refusal::Stranger)?;
+        Ok((header.sender, message))
     }
 }
 
@@ -91,59 +76,58 @@ impl Seal {
 mod tests {
     use super::*;
 
-    fn key(id: u32, fill: u8) -> LeaseKey {
-        LeaseKey { id, secret: [fill; 32] }
+    const MESSAGE: Message = Message::Nack { group: 0, epoch: 7, term: 8 };
+
+    fn seal(fleet: &str, id: u32, fill: u8) -> Seal {
+        Seal::new(fleet, NodeId(3), 4, &LeaseKey { id, secret: [fill; 32] })
+    }
+
+    fn written(seal: &Seal) -> Vec<u8> {
+        let mut buffer = [0xff; MAX_LEN];
+        let length = seal.write(&MESSAGE, &mut buffer);
+        buffer[..length].to_vec()
     }
 
     #[test]
     fn a_member_reads_what_a_member_wrote() {
-        let seal = Seal::new(&key(7, 1));
-        let mut datagram = vec![9; 3];
-        for message in [&b""[..], b"hold", &[0xff; 128]] {
-            seal.close(message, &mut datagram);
-            assert_eq!(datagram.len(), message.len() + HEADER + CODE);
-            assert_eq!(seal.open(&datagram), Ok(message));
-        }
+        let seal = seal("blue", 7, 1);
+        assert_eq!(seal.read(&written(&seal)), Ok((NodeId(3), MESSAGE)));
     }
 
     #[test]
     fn any_changed_bit_is_noticed() {
-        let seal = Seal::new(&key(7, 1));
-        let mut datagram = Vec::new();
-        seal.close(b"hold", &mut datagram);
-        for bit in 0..datagram.len() * 8 {
-            let mut changed = datagram.clone();
+        let seal = seal("blue", 7, 1);
+        let good = written(&seal);
+        for bit in 0..good.len() * 8 {
+            let mut changed = good.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
-            assert!(seal.open(&changed).is_err(), "bit {bit}");
+            assert!(seal.read(&changed).is_err(), "bit {bit}");
         }
-        for length in 0..datagram.len() {
-            assert!(seal.open(&datagram[..length]).is_err(), "cut at {length}");
+        for length in 0..good.len() {
+            assert!(seal.read(&good[..length]).is_err(), "cut at {length}");
         }
-        datagram.push(0);
-        assert_eq!(seal.open(&datagram), Err(Refusal::Code), "grown");
     }
 
     #[test]
-    fn another_key_is_told_from_a_wrong_code() {
-        let mut datagram = Vec::new();
-        Seal::new(&key(7, 1)).close(b"hold", &mut datagram);
-        assert_eq!(Seal::new(&key(8, 1)).open(&datagram), Err(Refusal::Key));
-        assert_eq!(Seal::new(&key(7, 2)).open(&datagram), Err(Refusal::Code));
-        assert_eq!(Seal::new(&key(7, 1)).open(&[0; 19]), Err(Refusal::Short));
-    }
-
-    /// Computed
-    /// with Python's `hmac.new(bytes([1]*32), bytes.fromhex("00000007") + b"hold", "sha256").hexdigest()[:32]`.
-    #[test]
-    fn the_code_is_hmac_sha_256_cut_to_128_bits() {
-        let mut datagram = Vec::new();
-        Seal::new(&key(7, 1)).close(b"hold", &mut datagram);
-        let code: String = datagram[8..].iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(code, "1b35522c10433a6d50eac6109289a1a7");
+    fn another_fleet_or_key_is_a_stranger() {
+        let ours = seal("blue", 7, 1);
+        for other in [seal("green", 7, 1), seal("blue", 8, 1), seal("blue", 7, 2)] {
+            assert_eq!(ours.read(&written(&other)), Err(Refusal::Stranger));
+        }
+        assert_eq!(ours.read(b"keepalived?"), Err(Refusal::Malformed));
     }
 
     #[test]
     fn the_secret_is_not_printed() {
-        assert_eq!(format!("{:?}", key(7, 0xab)), "LeaseKey { id: 7, .. }");
+        let key = LeaseKey { id: 7, secret: [0xab; 32] };
+        assert_eq!(format!("{key:?}"), "LeaseKey { id: 7, .. }");
+    }
+
+    /// Computed from the datagram's first 52 bytes with Python's `hmac.new(bytes([1] * 32), covered, "sha256").hexdigest()[:32]`.
+    #[test]
+    fn the_code_is_hmac_sha_256_cut_to_128_bits() {
+        let datagram = written(&seal("blue", 7, 1));
+        let code: String = datagram[52..].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(code, "58f69bac857f4d232cc40af8a1d57029");
     }
 }

@@ -1,43 +1,511 @@
 //! The thread itself: wait, feed the machine, do what it says.
+//!
+//! Everything that is sent or put on an interface leaves through here, and the lease is asked, with the clock just read, before each of them.
+//! Nothing here waits for a disk, a name, a script or another thread.
 
-use std::net::UdpSocket;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::sync::mpsc::TryRecvError;
 use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use lvsmesh_core::lease::wire::MAX_LEN;
+use lvsmesh_core::lease::{Effect, Effects, Input, Lease, LeaseConfig, Loss, Message, Timing};
+use lvsmesh_core::model::{NodeId, Vip};
+use lvsmesh_core::time::{Mono, nanos};
+use lvsmesh_kernel::raw::{lock_memory, real_time};
+use lvsmesh_kernel::route_socket::RouteSocket;
+use lvsmesh_kernel::wait::{self, PollFd, PollFlags};
 use tokio::sync::watch;
 
+use super::clock::Clock;
+use super::group::{Group, Tools};
+use super::promise::{Bound, FILE, PromiseRecord};
+use super::seal::{Refusal, Seal};
 use super::{
     Counters, LeaseHandle, LeaseReceiver, LeaseStartError, LeaseThreadConfig, Order, Outlook,
     Tenure,
 };
-use crate::raft::RaftHandle;
+use crate::guard::Guard;
+use crate::raft::{RaftHandle, Verdict};
+
+/// Datagrams that are read at one go, so that a flood of them cannot keep the thread from what is due.
+const AT_ONCE: usize = 64;
+
+/// At least this often the thread looks at suspends, interfaces and foreign masters that have fallen silent.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A deadline in the past twice in a row, with nothing to read, is a fault; at real-time priority it would stop the machine.
+const BREATH: Duration = Duration::from_millis(1);
+
+/// Where verdicts go.
+pub(super) type Tell = Box<dyn Fn(Verdict) + Send>;
 
 pub(super) fn spawn(
     config: LeaseThreadConfig,
     receiver: LeaseReceiver,
     raft: RaftHandle,
 ) -> Result<(LeaseHandle, JoinHandle<()>), LeaseStartError> {
-    let socket = UdpSocket::bind(config.listen)
-        .map_err(|source| LeaseStartError::Bind { address: config.listen, source })?;
-    let counters = Arc::new(Counters::default());
+    start(config, receiver, Box::new(move |verdict| raft.verdict(verdict)))
+}
+
+pub(super) fn start(
+    config: LeaseThreadConfig,
+    receiver: LeaseReceiver,
+    tell: Tell,
+) -> Result<(LeaseHandle, JoinHandle<()>), LeaseStartError> {
+    let system = |what| move |source: io::Error| LeaseStartError::System { what, source };
     let (tenure, tenure_seen) = watch::channel(Tenure::None);
     let (outlook, outlook_seen) = watch::channel(Outlook::default());
+    let inputs = config.inputs.clone();
+    let realtime = config.realtime;
+    let thread = Thread::new(config, receiver, tell, tenure, outlook)?;
     let handle = LeaseHandle {
-        inputs: config.inputs.clone(),
+        inputs,
         tenure: tenure_seen,
         outlook: outlook_seen,
-        counters: Arc::clone(&counters),
+        counters: Arc::clone(&thread.counters),
     };
-    let thread = std::thread::Builder::new()
+    let joined = std::thread::Builder::new()
         .name("lease".to_owned())
         .spawn(move || {
-            let _owned = (socket, raft, tenure, outlook, counters);
-            while let Ok(order) = receiver.queue.recv() {
-                if matches!(order, Order::Stop) {
+            if realtime {
+                ask_for_realtime();
+            }
+            thread.run();
+        })
+        .map_err(system("thread"))?;
+    Ok((handle, joined))
+}
+
+struct Thread {
+    lease: Lease,
+    timing: Timing,
+    effects: Effects,
+    clock: Clock,
+    seal: Seal,
+    socket: UdpSocket,
+    receiver: LeaseReceiver,
+    tell: Tell,
+    tenure: watch::Sender<Tenure>,
+    outlook: watch::Sender<Outlook>,
+    counters: Arc<Counters>,
+    record: PromiseRecord,
+    peers: BTreeMap<NodeId, SocketAddr>,
+    members: BTreeSet<IpAddr>,
+    groups: Vec<Group>,
+    routes: RouteSocket,
+    guard: Option<Guard>,
+    /// Claimed, and not released.
+    holding: bool,
+    /// An earlier run may have left VIPs.
+    leftovers: bool,
+    /// When to look at what makes no noise.
+    look_at: Mono,
+    /// Since when the thread is to end.
+    stopping: Option<Mono>,
+    /// Turns in a row that came too early for anything to do.
+    restless: bool,
+    done: bool,
+}
+
+impl Thread {
+    fn new(
+        config: LeaseThreadConfig,
+        receiver: LeaseReceiver,
+        tell: Tell,
+        tenure: watch::Sender<Tenure>,
+        outlook: watch::Sender<Outlook>,
+    ) -> Result<Self, LeaseStartError> {
+        let system = |what| move |source: io::Error| LeaseStartError::System { what, source };
+        let bind = |source| LeaseStartError::Bind { address: config.listen, source };
+        let socket = UdpSocket::bind(config.listen).map_err(bind)?;
+        socket.set_nonblocking(true).map_err(bind)?;
+        let (record, left) = PromiseRecord::open(&config.run_dir).map_err(|source| {
+            LeaseStartError::Promise { path: config.run_dir.join(FILE), source }
+        })?;
+        let clock = Clock::new().map_err(system("clock"))?;
+        let routes =
+            RouteSocket::open().map_err(io::Error::from).map_err(system("netlink socket"))?;
+        let silent_until = match left {
+            Some(bound) => bound.until,
+            None if config.voted_before => clock.now().after(config.timing.promise_max),
+            None => Mono(0),
+        };
+        if silent_until > clock.now() {
+            let silence = silent_until.remaining(clock.now());
+            tracing::info!(
+                ?silence,
+                "earlier promises may still run; this node votes for nobody until they end"
+            );
+        }
+        // For people who read packets; no decision depends on it.
+        let incarnation = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanos);
+        Ok(Self {
+            lease: Lease::new(
+                LeaseConfig::new(config.own, config.timing, config.term),
+                silent_until,
+            ),
+            timing: config.timing,
+            effects: Effects::new(),
+            look_at: clock.now(),
+            clock,
+            seal: Seal::new(&config.fleet, config.own, incarnation, &config.key),
+            socket,
+            receiver,
+            tell,
+            tenure,
+            outlook,
+            counters: Arc::new(Counters::default()),
+            record,
+            peers: BTreeMap::new(),
+            members: BTreeSet::new(),
+            groups: vec![],
+            routes,
+            guard: config.guard,
+            holding: false,
+            leftovers: left.is_some_and(|bound| bound.holding),
+            stopping: None,
+            restless: false,
+            done: false,
+        })
+    }
+
+    fn run(mut self) {
+        while !self.done {
+            self.wait();
+            self.turn();
+        }
+        // Whatever led here, nothing may stay.
+        self.let_go(false);
+    }
+
+    /// Takes in everything there is, then does everything that is due.
+    fn turn(&mut self) {
+        if self.clock.jumped() {
+            tracing::warn!("the machine was suspended; giving up the lease");
+            self.step(Input::Suspended);
+        }
+        // A non-blocking read; it fails when somebody's wake-up was read with an earlier one.
+        let _ = self.receiver.wake.read();
+        loop {
+            match self.receiver.queue.try_recv() {
+                Ok(order) => self.obey(order),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    self.obey(Order::Stop);
                     break;
                 }
             }
-        })
-        .map_err(|source| LeaseStartError::System { what: "thread", source })?;
-    Ok((handle, thread))
+        }
+        self.receive();
+        self.step(Input::Timer);
+        self.listen();
+        self.look();
+        self.with_groups(Group::wake);
+        self.finish();
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Input(input) => self.step(input),
+            Order::Vips(vips) => self.replace(vips),
+            Order::Peers(peers) => self.peers = peers,
+            Order::Members(members) => self.members = members,
+            Order::Refresh => {
+                self.look_at = self.clock.now();
+                let now = self.clock.now();
+                for group in &mut self.groups {
+                    group.reassert(now);
+                }
+            }
+            Order::Stop => {
+                if self.stopping.is_none() {
+                    self.stopping = Some(self.clock.now());
+                    self.step(Input::Abdicate { successor: None });
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self) {
+        let mut buffer = [0; MAX_LEN + 1];
+        for _ in 0..AT_ONCE {
+            let length = match self.socket.recv_from(&mut buffer) {
+                Ok((length, _)) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // ICMP's answers to earlier sends come as errors of later calls.
+                Err(_) => continue,
+            };
+            match self.seal.read(&buffer[..length]) {
+                Ok((from, message)) => {
+                    self.counters.datagrams_received.add();
+                    self.step(Input::Datagram { from, message });
+                }
+                Err(Refusal::Stranger) => self.counters.auth_failures.add(),
+                Err(Refusal::Malformed) => self.counters.malformed.add(),
+            }
+        }
+    }
+
+    /// One step of the machine, and what it asks for.
+    fn step(&mut self, input: Input) {
+        let now = self.clock.now();
+        let until = self.lease.lease_until();
+        let mut effects = std::mem::take(&mut self.effects);
+        self.lease.step(now, input, &mut effects);
+        let bound = self.keep_bound(self.holding);
+        for effect in &effects {
+            self.perform(*effect, until, bound);
+        }
+        self.effects = effects;
+    }
+
+    /// Puts what this node is bound by on record, before anybody is told of it.
+    fn keep_bound(&mut self, holding: bool) -> bool {
+        let promise = self.lease.promise().map(|promise| promise.until);
+        let bound = promise.into_iter().chain(self.lease.lease_until()).max().unwrap_or_default();
+        match self.record.keep(Bound { until: bound, holding: holding || self.leftovers }) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "the promise record cannot be written; promising and voting nothing");
+                false
+            }
+        }
+    }
+
+    /// `until`: the end of the lease before this step. `bound`: promises are on record.
+    fn perform(&mut self, effect: Effect, until: Option<Mono>, bound: bool) {
+        match effect {
+            Effect::Send { message: Message::Ack { .. }, .. } if !bound => {}
+            Effect::Send { to, message } => self.send(to, &message),
+            Effect::Pass(ticket) if !bound => (self.tell)(Verdict::Drop(ticket)),
+            Effect::Pass(ticket) => (self.tell)(Verdict::Pass(ticket)),
+            Effect::Drop(ticket) => (self.tell)(Verdict::Drop(ticket)),
+            Effect::Campaign => (self.tell)(Verdict::Campaign),
+            Effect::StepDown { term } => (self.tell)(Verdict::StepDown { term }),
+            Effect::Prepare { epoch } => {
+                tracing::info!(epoch, "the lease is won; putting the forwarding table in place");
+                self.tenure.send_replace(Tenure::Preparing { epoch });
+            }
+            Effect::Claim { epoch, .. } => self.claim(epoch, bound),
+            // Every emission asks the machine itself.
+            Effect::Extend { .. } => {}
+            Effect::Release { epoch, why } => {
+                tracing::info!(epoch, ?why, held = self.holding, "the lease is over");
+                let clean =
+                    why == Loss::Abdicated && until.is_some_and(|until| self.clock.now() < until);
+                self.let_go(clean);
+            }
+        }
+    }
+
+    fn send(&mut self, to: NodeId, message: &Message) {
+        let Some(address) = self.peers.get(&to) else { return };
+        let mut buffer = [0; MAX_LEN];
+        let length = self.seal.write(message, &mut buffer);
+        // A datagram that cannot be sent is a lost one, which the protocol is made for.
+        match self.socket.send_to(&buffer[..length], address) {
+            Ok(_) => self.counters.datagrams_sent.add(),
+            Err(error) => tracing::trace!(%to, %error, "a lease datagram was not sent"),
+        }
+    }
+
+    fn claim(&mut self, epoch: u64, bound: bool) {
+        // Without a record the next run would not know that it may have left VIPs. They still expire by themselves, so a claim is made.
+        if bound {
+            self.keep_bound(true);
+        }
+        self.holding = true;
+        self.counters.claims.add();
+        self.with_groups(Group::acquired);
+        self.tenure.send_replace(Tenure::Holding { epoch });
+        self.publish();
+        tracing::info!(epoch, groups = self.groups.len(), "holding");
+    }
+
+    fn let_go(&mut self, goodbye: bool) {
+        if self.holding {
+            self.counters.releases.add();
+            self.with_groups(|group, tools| group.lost(goodbye, tools));
+            self.holding = false;
+            self.keep_bound(false);
+        }
+        // Last: on a dual-role node the table goes when this is seen, and the VIP must have gone before it.
+        self.tenure.send_if_modified(|tenure| std::mem::take(tenure) != Tenure::None);
+        self.publish();
+    }
+
+    fn with_groups(&mut self, mut act: impl FnMut(&mut Group, &mut Tools<'_>)) {
+        let mut tools = Tools {
+            lease: &self.lease,
+            clock: &self.clock,
+            routes: &mut self.routes,
+            counters: &self.counters,
+            guard: self.guard.as_ref(),
+            outlook: &self.outlook,
+        };
+        for group in &mut self.groups {
+            act(group, &mut tools);
+        }
+    }
+
+    fn listen(&mut self) {
+        let members = std::mem::take(&mut self.members);
+        let mut news = false;
+        self.with_groups(|group, tools| news |= group.listen(&members, tools));
+        self.members = members;
+        if news {
+            self.publish();
+        }
+    }
+
+    /// Looks at what makes no noise: interfaces that came or changed, foreign masters that fell silent.
+    fn look(&mut self) {
+        let now = self.clock.now();
+        if now < self.look_at {
+            return;
+        }
+        self.look_at = now.after(LOOK);
+        let vips = all_vips(self.groups.iter().map(|group| &group.vip));
+        let outdated: Vec<usize> =
+            (0..self.groups.len()).filter(|index| self.groups[*index].is_outdated(&vips)).collect();
+        for index in outdated {
+            let vip = self.groups[index].vip.clone();
+            let mut old = std::mem::replace(&mut self.groups[index], Group::new(vip, &vips));
+            self.succeed(index, &mut old);
+        }
+        self.publish();
+    }
+
+    /// Takes new VIP groups from the applied state. What stays the same is not touched.
+    fn replace(&mut self, vips: Vec<Vip>) {
+        if self.groups.iter().map(|group| &group.vip).eq(&vips) {
+            return;
+        }
+        let all = all_vips(&vips);
+        let mut old: BTreeMap<String, Group> =
+            self.groups.drain(..).map(|group| (group.vip.name.clone(), group)).collect();
+        for vip in vips {
+            match old.remove(&vip.name) {
+                Some(group) if group.vip == vip => self.groups.push(group),
+                Some(mut before) => {
+                    self.groups.push(Group::new(vip, &all));
+                    self.succeed(self.groups.len() - 1, &mut before);
+                }
+                None => {
+                    self.groups.push(Group::new(vip, &all));
+                    self.join(self.groups.len() - 1);
+                }
+            }
+        }
+        let mut gone: Vec<Group> = old.into_values().collect();
+        std::mem::swap(&mut self.groups, &mut gone);
+        self.with_groups(|group, tools| group.lost(true, tools));
+        self.groups = gone;
+        self.leftovers = false;
+        self.keep_bound(self.holding);
+        for fault in self.groups.iter().filter_map(Group::fault) {
+            tracing::warn!(%fault, "a VIP group cannot be claimed here");
+        }
+        self.publish();
+    }
+
+    fn succeed(&mut self, index: usize, old: &mut Group) {
+        self.with_group(index, |group, tools| group.succeed(old, tools));
+        self.join(index);
+    }
+
+    /// A group that is new under a lease that is held.
+    fn join(&mut self, index: usize) {
+        let (holding, leftovers) = (self.holding, self.leftovers);
+        self.with_group(index, |group, tools| {
+            if holding {
+                group.acquired(tools);
+            } else if leftovers {
+                group.clear(tools);
+            }
+        });
+    }
+
+    fn with_group(&mut self, index: usize, mut act: impl FnMut(&mut Group, &mut Tools<'_>)) {
+        let mut at = 0;
+        self.with_groups(|group, tools| {
+            if at == index {
+                act(group, tools);
+            }
+            at += 1;
+        });
+    }
+
+    fn publish(&mut self) {
+        let now = self.clock.now();
+        let mut seen = Outlook::default();
+        for group in &self.groups {
+            group.describe(now, &mut seen);
+        }
+        self.outlook.send_if_modified(|outlook| {
+            let changed = *outlook != seen;
+            *outlook = seen;
+            changed
+        });
+    }
+
+    /// Ends the thread once the voters have been told, or have been told often enough.
+    fn finish(&mut self) {
+        let Some(since) = self.stopping else { return };
+        let told = self.timing.relinquish_every * u32::from(self.timing.relinquish_times);
+        let over = self.clock.now() >= since.after(told);
+        self.done = over || self.lease.deadline() == Mono(u64::MAX);
+    }
+
+    fn wait(&mut self) {
+        let now = self.clock.now();
+        let groups = self.groups.iter().filter_map(Group::deadline).min();
+        let farewell = self.stopping.map(|since| since.after(self.timing.relinquish_every));
+        let mut deadline = [Some(self.lease.deadline()), Some(self.look_at), groups, farewell]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(now);
+        let early = deadline <= now;
+        if early && self.restless {
+            deadline = now.after(BREATH);
+        }
+
+        let mut fds = vec![
+            PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.receiver.wake.as_fd(), PollFlags::POLLIN),
+        ];
+        let sockets = self.groups.iter().filter_map(Group::socket);
+        fds.extend(sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
+        let ready = wait::until(&mut fds, Some(deadline)).unwrap_or_else(|error| {
+            tracing::error!(%error, "waiting failed");
+            std::thread::sleep(BREATH);
+            0
+        });
+        self.restless = early && ready == 0;
+    }
+}
+
+/// Without the permission the thread runs as any other; the profile then has to leave room for that.
+fn ask_for_realtime() {
+    /// Above nothing but what has to be: keepalived's default is 1, kernel threads that matter are at 50 and above.
+    const PRIORITY: i32 = 10;
+    /// A turn takes well under a millisecond.
+    const LIMIT: Duration = Duration::from_millis(50);
+
+    if let Err(error) = real_time(PRIORITY, LIMIT) {
+        tracing::warn!(%error, "no real-time priority for the lease thread; consider beat.profile = \"relaxed\"");
+    }
+    if let Err(error) = lock_memory() {
+        tracing::warn!(%error, "memory of the agent may be swapped out");
+    }
+}
+
+fn all_vips<'a>(vips: impl IntoIterator<Item = &'a Vip>) -> BTreeSet<IpAddr> {
+    vips.into_iter().flat_map(|vip| vip.addresses.iter().copied()).collect()
 }

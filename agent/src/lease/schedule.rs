@@ -1,0 +1,191 @@
+//! When a holder emits what, for one VIP group. It decides about pace only; whether anything may be emitted is asked of the lease each time.
+
+use std::time::Duration;
+
+use lvsmesh_core::time::Mono;
+
+/// Gratuitous ARP after a claim, from the claim on. Close together at first, because the silence lasts until one arrives; one after the second
+/// for which Linux keeps a neighbour entry from being replaced (`neigh/default/locktime`); the last ones for whoever joined late.
+const ANNOUNCEMENTS: [Duration; 9] = [
+    Duration::ZERO,
+    Duration::from_millis(20),
+    Duration::from_millis(60),
+    Duration::from_millis(150),
+    Duration::from_millis(300),
+    Duration::from_millis(700),
+    Duration::from_millis(1200),
+    Duration::from_millis(2500),
+    Duration::from_secs(5),
+];
+
+/// Gratuitous ARP after those.
+const REMINDER: Duration = Duration::from_secs(30);
+
+/// A VIP's lifetime is renewed this often.
+const REFRESH: Duration = Duration::from_millis(500);
+
+/// A VIP outlives its last refresh by this (and by up to a second: the kernel looks about once a second). Whole seconds.
+pub(super) const LIFETIME: Duration = Duration::from_secs(2);
+
+/// What is due, in the order in which it is to be done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) refresh: bool,
+    pub(super) advert: bool,
+    pub(super) announcement: bool,
+}
+
+/// The schedule of one claim.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Schedule {
+    /// Announcements are counted from here.
+    origin: Mono,
+    announced: usize,
+    refresh_at: Mono,
+    advert_at: Mono,
+    announce_at: Mono,
+    advert_interval: Duration,
+}
+
+impl Schedule {
+    /// A claim at `now`: everything is due.
+    pub(super) fn new(now: Mono, advert_interval: Duration) -> Self {
+        Self {
+            origin: now,
+            announced: 0,
+            refresh_at: now,
+            advert_at: now,
+            announce_at: now,
+            advert_interval,
+        }
+    }
+
+    /// Everything is due again, and the announcements start over: somebody else was heard, or the address or the link was gone.
+    pub(super) fn reassert(&mut self, now: Mono) {
+        *self = Self::new(now, self.advert_interval);
+    }
+
+    /// The next moment at which something is due.
+    pub(super) fn deadline(&self) -> Mono {
+        self.refresh_at.min(self.advert_at).min(self.announce_at)
+    }
+
+    /// Takes what is due. What was missed is not made up for: one advert late is one advert.
+    pub(super) fn take(&mut self, now: Mono) -> Due {
+        let due = Due {
+            refresh: self.refresh_at <= now,
+            advert: self.advert_at <= now,
+            announcement: self.announce_at <= now,
+        };
+        if due.refresh {
+            self.refresh_at = now.after(REFRESH);
+        }
+        if due.advert {
+            // Counted from when it was due, so that lateness does not add up; unless it is a whole interval late.
+            let next = self.advert_at.after(self.advert_interval);
+            self.advert_at = if next > now { next } else { now.after(self.advert_interval) };
+        }
+        if due.announcement {
+            while ANNOUNCEMENTS
+                .get(self.announced)
+                .is_some_and(|after| self.origin.after(*after) <= now)
+            {
+                self.announced += 1;
+            }
+            self.announce_at = match ANNOUNCEMENTS.get(self.announced) {
+                Some(after) => self.origin.after(*after),
+                None => now.after(REMINDER),
+            };
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: Mono = Mono(1_000_000_000);
+
+    fn at(ms: u64) -> Mono {
+        T0.after(Duration::from_millis(ms))
+    }
+
+    /// Runs a schedule at its own deadlines, and lists the milliseconds at which `which` was due.
+    fn run(until: u64, which: fn(Due) -> bool) -> Vec<u64> {
+        let mut schedule = Schedule::new(T0, Duration::from_secs(1));
+        let mut moments = vec![];
+        loop {
+            let now = schedule.deadline();
+            if now > at(until) {
+                return moments;
+            }
+            let due = schedule.take(now);
+            assert_ne!(
+                due,
+                Due::default(),
+                "a deadline at which nothing is due would make the thread spin"
+            );
+            assert!(schedule.deadline() > now, "a deadline that stays in the past would, too");
+            if which(due) {
+                moments.push(u64::try_from(now.since(T0).as_millis()).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn a_claim_makes_everything_due_at_once() {
+        let mut schedule = Schedule::new(T0, Duration::from_secs(1));
+        assert_eq!(schedule.take(T0), Due { refresh: true, advert: true, announcement: true });
+        assert_eq!(schedule.take(T0), Due::default());
+    }
+
+    #[test]
+    fn announcements_are_dense_first_and_rare_later() {
+        assert_eq!(
+            run(70_000, |due| due.announcement),
+            [0, 20, 60, 150, 300, 700, 1200, 2500, 5000, 35_000, 65_000]
+        );
+    }
+
+    #[test]
+    fn adverts_and_refreshes_keep_their_interval() {
+        assert_eq!(run(3_000, |due| due.advert), [0, 1000, 2000, 3000]);
+        assert_eq!(run(2_000, |due| due.refresh), [0, 500, 1000, 1500, 2000]);
+    }
+
+    #[test]
+    fn a_late_thread_does_not_make_up_for_what_it_missed() {
+        let mut schedule = Schedule::new(T0, Duration::from_secs(1));
+        schedule.take(T0);
+        assert_eq!(
+            schedule.take(at(4_200)),
+            Due { refresh: true, advert: true, announcement: true }
+        );
+        assert_eq!(schedule.take(at(4_201)), Due::default());
+        assert_eq!(schedule.deadline(), at(4_700), "the next refresh");
+        assert!(!schedule.take(at(5_199)).advert);
+        assert!(schedule.take(at(5_200)).advert);
+    }
+
+    #[test]
+    fn a_small_delay_of_an_advert_does_not_add_up() {
+        let mut schedule = Schedule::new(T0, Duration::from_secs(1));
+        schedule.take(T0);
+        assert!(schedule.take(at(1_030)).advert);
+        assert!(!schedule.take(at(1_999)).advert);
+        assert!(schedule.take(at(2_000)).advert);
+    }
+
+    #[test]
+    fn reasserting_starts_over() {
+        let mut schedule = Schedule::new(T0, Duration::from_secs(1));
+        schedule.take(at(10_000));
+        schedule.reassert(at(10_100));
+        assert_eq!(
+            schedule.take(at(10_100)),
+            Due { refresh: true, advert: true, announcement: true }
+        );
+        assert_eq!(schedule.deadline(), at(10_120));
+    }
+}
