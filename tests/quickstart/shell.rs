@@ -1,8 +1,11 @@
 //! A shell on any machine of the running fleet.
 
 use std::io::{BufRead as _, Write as _};
+use std::path::Path;
 use std::process::Command;
 
+use lvsmesh_tests::ctl::Lvsctl;
+use lvsmesh_tests::pki::Files;
 use lvsmesh_tests::process::program;
 use lvsmesh_tests::reference::Reference;
 
@@ -40,6 +43,8 @@ pub(crate) fn offer(running: &Reference) {
 
 fn shell(running: &Reference, name: &str) -> Command {
     let ctl = &running.fleet.ctl;
+    let home = running.fleet.lab.directory(name);
+    configure(ctl, &home);
     let mut programs = program("lvsctl");
     programs.pop();
     let path = std::env::var("PATH").unwrap_or_default();
@@ -48,17 +53,29 @@ fn shell(running: &Reference, name: &str) -> Command {
         .args(["--norc", "--noprofile", "-i"])
         .env("PS1", format!("{name}# "))
         .env("PATH", format!("{}:{path}:/usr/sbin:/sbin", programs.display()))
-        .env("LVSCTL_ENDPOINTS", ctl.endpoints.join(","))
-        .current_dir(lab_directory(running, name));
-    if let Some(files) = &ctl.identity {
-        command
-            .env("LVSCTL_CA", &files.ca)
-            .env("LVSCTL_CERT", &files.cert)
-            .env("LVSCTL_KEY", &files.key);
-    }
+        .env("HOME", &home)
+        .current_dir(home);
     command
 }
 
-fn lab_directory(running: &Reference, name: &str) -> std::path::PathBuf {
-    running.fleet.lab.directory(name)
+/// Writes the file in which lvsctl finds the agents and its certificate.
+fn configure(ctl: &Lvsctl, home: &Path) {
+    let directory = home.join(".config/lvsmesh");
+    let mut text = format!("endpoints: [{}]\n", ctl.endpoints.join(", "));
+    if let Some(Files { ca, cert, key }) = &ctl.identity {
+        text.push_str(&format!(
+            "ca: {}\ncert: {}\nkey: {}\n",
+            ca.display(),
+            cert.display(),
+            key.display()
+        ));
+    }
+    let written = std::fs::create_dir_all(&directory)
+        .and_then(|()| std::fs::write(directory.join("config.yaml"), text));
+    if let Err(error) = written {
+        say(&format!(
+            "lvsctl will need --endpoint and certificates: {}: {error}",
+            directory.display()
+        ));
+    }
 }
