@@ -7,6 +7,7 @@ use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{Link, link, local_address};
 use crate::error::{Errno, KernelError};
@@ -75,10 +76,11 @@ impl Events {
             KernelError::io("subscribe to", "changes of links and addresses", &error)
         };
         let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(failed)?;
-        socket
-            .socket_ref()
-            .set_rx_buf_sz(i32::try_from(RECEIVE_BUFFER).unwrap_or(i32::MAX))
-            .map_err(failed)?;
+        // Beyond net.core.rmem_max only with CAP_NET_ADMIN; without it the kernel cuts the wish down to what it allows.
+        if setsockopt(socket.socket_ref(), sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+            setsockopt(socket.socket_ref(), sockopt::RcvBuf, &RECEIVE_BUFFER)
+                .map_err(|errno| failed(errno.into()))?;
+        }
         let groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
         socket.socket_mut().bind(&SocketAddr::new(0, groups)).map_err(failed)?;
 
@@ -105,14 +107,30 @@ impl Events {
                 // Only the kernel has port 0; other processes may send here too.
                 Ok((datagram, sender)) if sender.port_number() == 0 => self.take(&datagram),
                 Ok(_) => {}
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
-                    self.pending.push_back(Event::Resync);
-                }
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => self.drain(),
                 Err(error) => {
                     return Err(KernelError::io("read", "changes of links and addresses", &error));
                 }
             }
         }
+    }
+
+    /// Throws away what is queued after an overrun, and says only then that everything has to be read again.
+    ///
+    /// Until its queue is empty the kernel delivers nothing more to a socket that was overrun, and does not say so again
+    /// (`netlink_broadcast_deliver`, `netlink_rcv_wake`, net/netlink/af_netlink.c): who read everything again before that would miss what
+    /// changed in between.
+    fn drain(&mut self) {
+        loop {
+            match self.socket.socket_ref().recv_from_full() {
+                // For the names of interfaces; the events themselves are covered by the one below.
+                Ok((datagram, _)) => self.take(&datagram),
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
+                Err(_) => break,
+            }
+        }
+        self.pending.clear();
+        self.pending.push_back(Event::Resync);
     }
 
     /// Takes in a datagram, which may hold several messages.
