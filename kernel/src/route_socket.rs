@@ -234,10 +234,12 @@ mod tests {
     fn claim_of(lifetime: Duration) -> AddressMessage {
         let prepared = PreparedAddress::new(7, Ipv4Addr::new(192, 0, 2, 100), lifetime);
         let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&prepared.claim).unwrap();
-        match message.payload {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message)) => message,
-            other => panic!("{other:?}"),
-        }
+        let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message)) =
+            message.payload
+        else {
+            panic!("{:?}", message.payload);
+        };
+        message
     }
 
     #[test]
@@ -267,9 +269,9 @@ mod tests {
         ];
         for (lifetime, seconds) in cases {
             let message = claim_of(lifetime);
-            let info = message.attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::CacheInfo(info) => Some(info),
-                _ => None,
+            let info = message.attributes.iter().find_map(|attribute| {
+                let AddressAttribute::CacheInfo(info) = attribute else { return None };
+                Some(info)
             });
             let info = info.unwrap();
             assert_eq!((info.ifa_preferred, info.ifa_valid), (seconds, seconds), "{lifetime:?}");
