@@ -7,8 +7,6 @@ mod promise;
 mod schedule;
 mod seal;
 mod segment;
-#[cfg(test)]
-mod tests;
 mod thread;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,9 +15,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use lvsmesh_core::lease::{Input, Timing};
 use lvsmesh_core::model::{NodeId, Vip};
+use lvsmesh_kernel::clock::raw_now;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::watch;
 
@@ -133,6 +133,14 @@ pub struct LeaseHandle {
     pub outlook: watch::Receiver<Outlook>,
     /// Counters since the agent started.
     pub counters: Arc<Counters>,
+}
+
+impl LeaseHandle {
+    /// How long the lease still runs, for people to see: it may be renewed or given up at any moment. Zero without a lease.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.counters.lease_until.get().remaining(raw_now())
+    }
 }
 
 /// Whether this node holds the VIPs.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use lvsmesh_core::time::Mono;
+
 /// Counts since the agent started. The lease thread writes, anyone reads.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -31,6 +33,25 @@ pub struct Counters {
     pub withheld: Counter,
     /// Emissions that the kernel refused.
     pub emission_errors: Counter,
+    /// When the lease ends; no count.
+    pub(super) lease_until: Moment,
+}
+
+/// A moment that the lease thread moves; 0 means never.
+#[derive(Debug, Default)]
+pub(super) struct Moment(AtomicU64);
+
+impl Moment {
+    /// Moves it.
+    pub(super) fn set(&self, to: Option<Mono>) {
+        // Relaxed: it is shown, nothing is decided by it.
+        self.0.store(to.map_or(0, |mono| mono.0), Ordering::Relaxed);
+    }
+
+    /// Where it is.
+    pub(super) fn get(&self) -> Mono {
+        Mono(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// One count.

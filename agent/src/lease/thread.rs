@@ -257,6 +257,7 @@ impl Thread {
         let until = self.lease.lease_until();
         let mut effects = std::mem::take(&mut self.effects);
         self.lease.step(now, input, &mut effects);
+        self.counters.lease_until.set(self.lease.lease_until());
         let bound = self.keep_bound(self.holding);
         for effect in &effects {
             self.perform(*effect, until, bound);
