@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use lvsmesh_core::lease::Profile;
 use lvsmesh_core::model::{NodeName, Role};
 
 use section::Section;
@@ -21,7 +22,6 @@ pub const PATH: &str = "/etc/lvsmesh/agent.toml";
 const DEFAULT_GRPC: &str = "0.0.0.0:7400";
 const DEFAULT_LEASE: &str = "0.0.0.0:7401";
 const DEFAULT_METRICS: &str = "127.0.0.1:7402";
-const PROFILES: [&str; 4] = ["fast", "default", "relaxed", "wan"];
 
 /// What one machine's agent must know about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,8 +82,8 @@ pub struct TlsFiles {
 /// The lease's timing and scheduling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beat {
-    /// Name of a timing profile.
-    pub profile: String,
+    /// Timing; the same on every node.
+    pub profile: Profile,
     /// Ask for `SCHED_FIFO`.
     pub realtime: bool,
 }
@@ -216,7 +216,7 @@ impl Config {
         });
 
         let mut section = root.section("beat");
-        let profile = section.or("profile", "default", |value| word(value, &PROFILES));
+        let profile = section.or("profile", "default", profile);
         let realtime = section.optional("realtime", boolean).unwrap_or(false);
         section.finish();
 
@@ -356,6 +356,14 @@ fn word(value: toml::Value, known: &[&str]) -> Result<String, String> {
         true => Ok(word),
         false => Err(format!("`{word}` is not one of {}", known.join(", "))),
     }
+}
+
+fn profile(value: toml::Value) -> Result<Profile, String> {
+    let name = text(value)?;
+    Profile::named(&name).ok_or_else(|| {
+        let known = Profile::ALL.map(Profile::name).join(", ");
+        format!("`{name}` is not one of {known}")
+    })
 }
 
 fn endpoint(value: toml::Value) -> Result<String, String> {

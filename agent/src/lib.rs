@@ -24,10 +24,12 @@ pub mod duties;
 #[cfg(test)]
 mod fixtures;
 pub mod guard;
+pub mod handover;
 pub mod health;
 pub mod identity;
 mod leading;
 pub mod lease;
+pub mod links;
 pub mod owned;
 pub mod raft;
 pub mod reconcile;

@@ -78,9 +78,12 @@ pub enum CallError {
     /// This agent was taken for the leader and is not.
     #[error("this agent does not lead the fleet")]
     NotLeader,
-    /// The change was proposed, and then the leader was lost.
-    #[error("the change was proposed but not confirmed; it may or may not have been made")]
-    Unconfirmed,
+    /// The change was proposed, and then the leader or its majority was lost.
+    #[error("the change was proposed but not confirmed; it may or may not be made")]
+    Unconfirmed {
+        /// A leader with a majority is known all the same.
+        quorum: bool,
+    },
     /// The agent is stopping.
     #[error("the agent is stopping")]
     Stopping,
@@ -176,7 +179,7 @@ impl CallError {
             | Self::Rejected(Rejection::LastVoter { .. }) => Code::FailedPrecondition,
             Self::NoQuorum { .. }
             | Self::NotLeader
-            | Self::Unconfirmed
+            | Self::Unconfirmed { .. }
             | Self::Stopping
             | Self::Unreachable { .. } => Code::Unavailable,
             Self::NotMoved { .. } => Code::DeadlineExceeded,
@@ -201,7 +204,7 @@ impl CallError {
             Self::NoQuorum { .. } => Some(
                 "`lvsctl status` shows which nodes answer; the fleet is read-only until a majority of voters is back".to_owned(),
             ),
-            Self::Unconfirmed => Some("`lvsctl history` shows whether it was made".to_owned()),
+            Self::Unconfirmed { .. } => Some("`lvsctl history` shows whether it was made".to_owned()),
             Self::NotLeader | Self::Stopping => Some("try again".to_owned()),
             Self::UnknownNode { .. } | Self::Rejected(Rejection::UnknownNode { .. }) => {
                 Some("`lvsctl node list` names the nodes".to_owned())
@@ -228,7 +231,7 @@ impl CallError {
 
     fn reason(&self) -> Option<&'static str> {
         match self {
-            Self::NoQuorum { .. } => Some(NO_QUORUM),
+            Self::NoQuorum { .. } | Self::Unconfirmed { quorum: false } => Some(NO_QUORUM),
             Self::NotLeader => Some(NOT_LEADER),
             Self::NoSuchCall { .. }
             | Self::NoCertificate
@@ -238,7 +241,7 @@ impl CallError {
             | Self::Field { .. }
             | Self::Document(_)
             | Self::Rejected(_)
-            | Self::Unconfirmed
+            | Self::Unconfirmed { quorum: true }
             | Self::Stopping
             | Self::UnknownNode { .. }
             | Self::UnknownRevision { .. }
@@ -271,23 +274,11 @@ impl From<CallError> for Status {
             trailers.insert_bin(FAULTS, MetadataValue::from_bytes(&faults.encode_to_vec()));
         }
         if let CallError::Rejected(Rejection::Stale { since, .. }) = &error {
-            let revisions = since.iter().map(revision).collect();
+            let revisions = since.iter().map(Into::into).collect();
             let conflict = fitting(v1::HistoryResponse { revisions });
             trailers.insert_bin(CONFLICT, MetadataValue::from_bytes(&conflict.encode_to_vec()));
         }
         status
-    }
-}
-
-/// One line of the history as it goes over the wire.
-#[must_use]
-pub fn revision(summary: &lvsmesh_core::command::RevisionSummary) -> v1::Revision {
-    v1::Revision {
-        revision: summary.revision,
-        author: summary.author.clone(),
-        unix_ms: summary.unix_ms,
-        message: summary.message.clone(),
-        changes: summary.changes.clone(),
     }
 }
 
@@ -323,6 +314,17 @@ pub fn reason(status: &Status) -> Option<&str> {
     status.metadata().get(REASON)?.to_str().ok()
 }
 
+/// A transport's failure as one line.
+#[must_use]
+pub fn one_line(status: &Status) -> String {
+    let source = std::error::Error::source(status);
+    let deepest = std::iter::successors(source, |error| error.source()).last();
+    match deepest {
+        Some(deepest) => format!("{}: {deepest}", status.message()),
+        None => status.message().to_owned(),
+    }
+}
+
 /// Joins an error and its sources: `cannot read tls.ca /etc/ca.pem: no such file`.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
@@ -355,7 +357,7 @@ mod tests {
         assert_eq!(status.code(), Code::Aborted);
         let trailer = status.metadata().get_bin(CONFLICT).unwrap().to_bytes().unwrap();
         let history = v1::HistoryResponse::decode(trailer).unwrap();
-        assert_eq!(history.revisions, [revision(&summary(4)), revision(&summary(5))]);
+        assert_eq!(history.revisions, [(&summary(4)).into(), (&summary(5)).into()]);
         assert!(status.metadata().get_bin(HINT).is_some());
     }
 
@@ -368,7 +370,7 @@ mod tests {
         let trailer = status.metadata().get_bin(CONFLICT).unwrap().to_bytes().unwrap();
         assert!(trailer.len() <= 8 * 1024, "{}", trailer.len());
         let history = v1::HistoryResponse::decode(trailer).unwrap();
-        assert_eq!(history.revisions.last(), Some(&revision(&summary(200))));
+        assert_eq!(history.revisions.last(), Some(&(&summary(200)).into()));
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl Page {
         let router = Router::new().route("/metrics", routing::get(render)).with_state(registry);
         let stop = async move {
             // An error says that nobody can ask us to stop any more, which asks us to stop.
-            let _ = shutdown.wait_for(|stop| *stop).await;
+            drop(shutdown.wait_for(|stop| *stop).await);
         };
         if let Err(error) = axum::serve(self.listener, router).with_graceful_shutdown(stop).await {
             tracing::error!(%error, "the metrics page is gone");

@@ -1,0 +1,204 @@
+//! What the handlers of both services need, and what this node says of itself.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lvsmesh_core::model::{Member, NodeId, Role};
+use lvsmesh_core::plan::ServiceKey;
+use lvsmesh_proto::internal::v1::{SelfRequest, SelfResponse};
+use lvsmesh_proto::v1;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::authority::Caller;
+use super::status::{CallError, one_line};
+use crate::identity::Identity;
+use crate::lease::{LeaseHandle, Tenure};
+use crate::links::Links;
+use crate::owned::OwnerRecord;
+use crate::raft::{RaftHandle, RaftStatus};
+use crate::reconcile::NodeReport;
+use crate::writes::Writes;
+
+/// How long another node may take to say how it is. A node under an emulator needs more than one on hardware, and everybody who asks for the
+/// status waits for the slowest.
+const SELF_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the handlers need. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Who this node is.
+    pub identity: Arc<Identity>,
+    /// The way into Raft, and what it publishes.
+    pub raft: RaftHandle,
+    /// The lease thread.
+    pub lease: LeaseHandle,
+    /// The reconciler's last report.
+    pub report: watch::Receiver<NodeReport>,
+    /// Channels to other agents.
+    pub links: Links,
+    /// The way to the leader.
+    pub writes: Writes,
+    /// What this agent put into its kernel.
+    pub owned: OwnerRecord,
+    /// Turns true when the agent stops.
+    pub shutdown: watch::Receiver<bool>,
+}
+
+/// What was heard of each member: its own words, or why there are none.
+pub type Answers = BTreeMap<NodeId, Result<SelfResponse, String>>;
+
+impl Context {
+    /// What this node says of itself.
+    #[must_use]
+    pub fn own(&self) -> SelfResponse {
+        let applied = self.raft.state.borrow().state.clone();
+        let status = self.raft.status.borrow().clone();
+        let report = self.report.borrow().clone();
+        let tenure = *self.lease.tenure.borrow();
+        let (holding, epoch) = match tenure {
+            Tenure::None => (false, 0),
+            Tenure::Preparing { epoch } => (false, epoch),
+            Tenure::Holding { epoch } => (true, epoch),
+        };
+        let member = applied.member(self.identity.id);
+        let node = v1::NodeStatus {
+            reachable: true,
+            revision: applied.revision(),
+            converged: report.converged && report.revision == applied.revision(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            warnings: report.warnings,
+            foreign: report.foreign.iter().map(listing).collect(),
+            drift_repaired: report.drift_repaired,
+            last_drift: report.last_drift,
+            operations: report.operations,
+            ..node_status(self.identity.id, &self.identity.name, member, &status)
+        };
+        SelfResponse {
+            status: Some(node),
+            holding,
+            epoch,
+            lease_remaining_ms: if holding { self.lease_remaining_ms() } else { 0 },
+            vips_attached: report.vips_attached.iter().map(ToString::to_string).collect(),
+            raft_term: status.term,
+            raft_leader: status.leader.map_or(0, |id| id.0),
+            eligible: report.ineligible.is_none(),
+            ineligible_reason: report.ineligible.unwrap_or_default(),
+            commit: status.commit,
+            applied: status.applied,
+        }
+    }
+
+    fn lease_remaining_ms(&self) -> u64 {
+        self.lease.remaining().as_millis().try_into().unwrap_or(u64::MAX)
+    }
+
+    /// Ends when the agent stops; for streams that would otherwise keep the server from stopping.
+    pub(super) fn stopping(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let mut shutdown = self.shutdown.clone();
+        Box::pin(async move {
+            // An error says that nobody can ask us to stop any more, which asks us to stop.
+            drop(shutdown.wait_for(|stop| *stop).await);
+        })
+    }
+
+    /// Refuses what a node says in another node's name.
+    pub(super) fn check_sender(&self, caller: Option<&Caller>, id: u64) -> Result<(), CallError> {
+        let Some(Caller::Certified(peer)) = caller else { return Ok(()) };
+        // One that this node does not know yet may have been admitted by entries that only its messages bring.
+        match self.raft.state.borrow().state.member(NodeId(id)) {
+            Some(member) if member.name != peer.name => Err(CallError::Field {
+                field: "from",
+                reason: format!("node {id} is `{}`, not {peer}", member.name),
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Asks every member how it is, all at once; this node answers by itself.
+    pub async fn answers(&self) -> Answers {
+        let members = self.raft.state.borrow().state.members().cloned().collect::<Vec<_>>();
+        let mut tasks = JoinSet::new();
+        let mut answers = Answers::new();
+        for member in members {
+            if member.id == self.identity.id {
+                answers.insert(member.id, Ok(self.own()));
+                continue;
+            }
+            let context = self.clone();
+            tasks.spawn(async move { (member.id, context.ask(&member).await) });
+        }
+        while let Some(answer) = tasks.join_next().await {
+            match answer {
+                Ok((id, answer)) => {
+                    answers.insert(id, answer);
+                }
+                Err(error) => tracing::error!(%error, "asking a node for its status panicked"),
+            }
+        }
+        answers
+    }
+
+    /// Asks one member how it is.
+    ///
+    /// # Errors
+    ///
+    /// If it does not answer in time, in one line.
+    pub async fn ask(&self, member: &Member) -> Result<SelfResponse, String> {
+        if member.id == self.identity.id {
+            return Ok(self.own());
+        }
+        let mut peer = self.links.peer(member.grpc);
+        match tokio::time::timeout(SELF_PATIENCE, peer.self_(SelfRequest {})).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(one_line(&status)),
+            Err(_) => Err(format!("no answer within {} ms", SELF_PATIENCE.as_millis())),
+        }
+    }
+}
+
+/// What is known of a member without asking it.
+pub(super) fn node_status(
+    id: NodeId,
+    name: &str,
+    member: Option<&Member>,
+    status: &RaftStatus,
+) -> v1::NodeStatus {
+    let roles = member.map(|member| {
+        member.roles.iter().map(|role| match role {
+            Role::Director => "director".to_owned(),
+            Role::RealServer => "realserver".to_owned(),
+        })
+    });
+    let raft = match member {
+        Some(member) if status.voters.contains(&id) && member.is_director() => "voter",
+        Some(_) if status.voters.contains(&id) => "witness",
+        Some(_) | None => "learner",
+    };
+    v1::NodeStatus {
+        id: id.0,
+        name: name.to_owned(),
+        roles: roles.into_iter().flatten().collect(),
+        raft: raft.to_owned(),
+        addresses: member
+            .iter()
+            .flat_map(|member| &member.addresses)
+            .map(ToString::to_string)
+            .collect(),
+        ..v1::NodeStatus::default()
+    }
+}
+
+/// `tcp 192.0.2.9:25`, as an operator would name a service.
+pub(super) fn listing(key: &ServiceKey) -> String {
+    match key {
+        ServiceKey::Address { protocol, address, port } => {
+            let protocol = format!("{protocol:?}").to_lowercase();
+            format!("{protocol} {}", std::net::SocketAddr::new(*address, *port))
+        }
+        ServiceKey::Mark { ipv6: false, mark } => format!("fwmark {mark}"),
+        ServiceKey::Mark { ipv6: true, mark } => format!("fwmark {mark} ipv6"),
+    }
+}

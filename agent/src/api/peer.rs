@@ -1,0 +1,178 @@
+//! What agents ask of each other.
+
+use futures_util::StreamExt;
+use lvsmesh_core::command::{Candidate, Command, Outcome, Readiness};
+use lvsmesh_core::model::NodeId;
+use lvsmesh_proto::internal::v1::peer_server::Peer;
+use lvsmesh_proto::internal::v1::{self as wire, JoinRequest, JoinResponse};
+use lvsmesh_proto::v1::ListIpvsResponse;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::authority::Caller;
+use super::context::Context;
+use super::status::{CallError, chain};
+use super::table;
+use crate::writes::Errand;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct PeerService {
+    context: Context,
+}
+
+impl PeerService {
+    /// Answers for this node.
+    #[must_use]
+    pub fn new(context: Context) -> Self {
+        Self { context }
+    }
+
+    async fn admit(&self, request: Request<JoinRequest>) -> Result<JoinResponse, CallError> {
+        let caller = request.extensions().get::<Caller>().cloned();
+        // Not repeatable: a second admission gives a second id, and the first one would be a voter that never comes.
+        let errand = Errand::from_call(caller.as_ref(), request.metadata(), "", false);
+        let message = request.into_inner();
+        let candidate = Candidate::try_from(&message.candidate.clone().unwrap_or_default())
+            .map_err(|error| CallError::Field { field: "candidate", reason: chain(&error) })?;
+        match &caller {
+            Some(Caller::Certified(peer)) if !errand.forwarded && peer.name != candidate.name => {
+                return Err(CallError::Field {
+                    field: "candidate.name",
+                    reason: format!("`{}` is not the caller, who is {peer}", candidate.name),
+                });
+            }
+            Some(Caller::Unverified) | None => tracing::warn!(
+                name = candidate.name,
+                "a machine joins without certificates: the lease key goes to it in clear"
+            ),
+            Some(Caller::Certified(_)) => {}
+        }
+        self.context
+            .writes
+            .at_leader(
+                &errand,
+                || self.admit_here(candidate.clone()),
+                async |links, address| {
+                    links
+                        .peer(address)
+                        .join(errand.request(message.clone()))
+                        .await
+                        .map(Response::into_inner)
+                },
+            )
+            .await
+    }
+
+    /// Takes one batch of Raft's messages, if it is for this node and from whom it says.
+    fn take(&self, caller: Option<&Caller>, batch: &wire::RaftBatch) -> Result<(), CallError> {
+        let identity = &self.context.identity;
+        if batch.fleet != identity.fleet {
+            return Err(CallError::Field {
+                field: "fleet",
+                reason: format!("`{}` is not this fleet, `{}`", batch.fleet, identity.fleet),
+            });
+        }
+        if batch.to != identity.id.0 {
+            return Err(CallError::Field {
+                field: "to",
+                reason: format!("{} is not this node, {}", batch.to, identity.id),
+            });
+        }
+        self.context.check_sender(caller, batch.from)?;
+        self.context
+            .raft
+            .deliver(NodeId(batch.from), &batch.messages)
+            .map_err(|error| CallError::Field { field: "messages", reason: chain(&error) })
+    }
+
+    async fn admit_here(&self, candidate: Candidate) -> Result<JoinResponse, CallError> {
+        let name = candidate.name.clone();
+        let id = match self.context.writes.propose(Command::Admit(candidate)).await? {
+            Outcome::Admitted { id } => id,
+            other => return Err(unexpected(&other)),
+        };
+        tracing::info!(%name, %id, "node admitted");
+        let mut state = self.context.raft.state.clone();
+        let applied = state
+            .wait_for(|applied| applied.state.next_id() > id)
+            .await
+            .map_err(|_| CallError::Stopping)?
+            .state
+            .clone();
+        let identity = &self.context.identity;
+        Ok(JoinResponse {
+            id: id.0,
+            fleet: identity.fleet.clone(),
+            lease_key: Some(wire::LeaseKey {
+                id: identity.lease_key.id,
+                key: identity.lease_key.secret.to_vec(),
+            }),
+            members: applied.members().map(Into::into).collect(),
+        })
+    }
+}
+
+/// An outcome that the command cannot have.
+pub(super) fn unexpected(outcome: &Outcome) -> CallError {
+    CallError::Internal { doing: "read the outcome", reason: format!("{outcome:?}") }
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn raft(
+        &self,
+        request: Request<Streaming<wire::RaftBatch>>,
+    ) -> Result<Response<wire::RaftClosed>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
+        let mut batches = request.into_inner().take_until(self.context.stopping());
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            self.take(caller.as_ref(), &batch)?;
+        }
+        Ok(Response::new(wire::RaftClosed {}))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        Ok(Response::new(self.admit(request).await?))
+    }
+
+    async fn report(
+        &self,
+        request: Request<wire::ReportRequest>,
+    ) -> Result<Response<wire::ReportResponse>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
+        let errand = Errand::from_call(caller.as_ref(), request.metadata(), "", true);
+        let message = request.into_inner();
+        let readiness = Readiness::from(message.readiness.clone().unwrap_or_default());
+        if !errand.forwarded {
+            self.context.check_sender(caller.as_ref(), readiness.node.0)?;
+        }
+        self.context
+            .writes
+            .at_leader(
+                &errand,
+                || async {
+                    self.context.writes.propose(Command::Ready(readiness.clone())).await.map(drop)
+                },
+                async |links, address| {
+                    links.peer(address).report(errand.request(message.clone())).await.map(drop)
+                },
+            )
+            .await?;
+        Ok(Response::new(wire::ReportResponse {}))
+    }
+
+    async fn self_(
+        &self,
+        _: Request<wire::SelfRequest>,
+    ) -> Result<Response<wire::SelfResponse>, Status> {
+        Ok(Response::new(self.context.own()))
+    }
+
+    async fn dump_ipvs(
+        &self,
+        _: Request<wire::DumpIpvsRequest>,
+    ) -> Result<Response<ListIpvsResponse>, Status> {
+        Ok(Response::new(table::read(&self.context).await?))
+    }
+}

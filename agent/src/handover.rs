@@ -1,0 +1,221 @@
+//! Moving the VIPs to another director: asked for by an operator, or because the holder's agent stops.
+//!
+//! *In*: a target, or none in particular. *Out*: the VIPs on the target, with the wire silent in between for as short as the lease allows. Runs
+//! on the leader, which is the holder if anybody is.
+
+use std::time::Duration;
+
+use lvsmesh_core::lease::Input;
+use lvsmesh_core::model::{Member, NodeId};
+use lvsmesh_core::placement;
+use lvsmesh_proto::internal::v1::SelfResponse;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::api::context::Context;
+use crate::api::status::CallError;
+use crate::lease::Tenure;
+
+/// A target whose log lags may take this long to catch up: it is not elected before.
+const CATCH_UP: Duration = Duration::from_secs(2);
+/// The lease thread answers within milliseconds.
+const ABDICATION: Duration = Duration::from_secs(2);
+/// How often the target is asked whether it holds.
+const POLL: Duration = Duration::from_millis(50);
+
+/// What was moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Name of the node that held before, empty if none did.
+    pub from: String,
+    /// Name of the holder.
+    pub to: String,
+    /// Its tenure.
+    pub epoch: u64,
+}
+
+/// Moves the VIPs to the director of that name; with an empty name, to the most preferred one that could hold them and does not.
+///
+/// # Errors
+///
+/// If this node does not lead, there is no such node, it cannot hold the VIPs (then nothing was changed), or it does not hold them in time.
+pub async fn to(context: &Context, name: &str, deadline: Instant) -> Result<Moved, CallError> {
+    if !context.raft.status.borrow().leading {
+        return Err(CallError::NotLeader);
+    }
+    let started = Instant::now();
+    let from = match *context.lease.tenure.borrow() {
+        Tenure::Holding { .. } | Tenure::Preparing { .. } => context.identity.name.clone(),
+        Tenure::None => String::new(),
+    };
+    let target = match name {
+        "" => best(context).await?,
+        name => named(context, name).await?,
+    };
+    if target.name == from {
+        let epoch = holding(context, &target).await.unwrap_or(0);
+        return Ok(Moved { to: from.clone(), from, epoch });
+    }
+    catch_up(context, &target, deadline.min(started + CATCH_UP)).await?;
+    if target.id == context.identity.id {
+        // Leads without holding, and may: the lease follows by itself.
+        return arrived(context, from, &target, started, deadline).await;
+    }
+    stand_down(context, target.id).await;
+    let moved = arrived(context, from, &target, started, deadline).await;
+    context.raft.restore_priority();
+    moved
+}
+
+/// Gives leadership and lease to whoever can take them, because this agent stops. Bounded by `deadline`; the process ends in either case, and
+/// a lease that was not handed over runs out.
+pub async fn before_stop(context: &Context, deadline: Instant) {
+    if !context.raft.status.borrow().leading {
+        return;
+    }
+    let successor = match timeout_at(deadline, best(context)).await {
+        Ok(Ok(member)) => Some(member),
+        // Nobody can hold: then somebody should lead all the same.
+        Ok(Err(_)) | Err(_) => voter(context),
+    };
+    let Some(successor) = successor else { return };
+    tracing::info!(to = successor.name, "handing over before stopping");
+    let handover = async {
+        if catch_up(context, &successor, deadline).await.is_ok() {
+            stand_down(context, successor.id).await;
+            let mut status = context.raft.status.clone();
+            // An error says that the raft thread is gone, and leads no more.
+            drop(status.wait_for(|status| !status.leading).await);
+        }
+    };
+    if timeout_at(deadline, handover).await.is_err() {
+        tracing::warn!(to = successor.name, "the successor did not take over in time");
+    }
+}
+
+/// Silence on the wire and RELINQUISH first, then the transfer: in the other order there would be a moment with two leaders, of which the old one
+/// still has a lease.
+pub(crate) async fn stand_down(context: &Context, successor: NodeId) {
+    context.raft.stand_back();
+    context.lease.inputs.send(Input::Abdicate { successor: Some(successor) });
+    let mut tenure = context.lease.tenure.clone();
+    let silent = tenure.wait_for(|tenure| *tenure == Tenure::None);
+    if timeout_at(Instant::now() + ABDICATION, silent).await.is_err() {
+        tracing::warn!("the lease was not given up in time; it runs out by itself");
+    }
+    context.raft.transfer(successor);
+}
+
+/// The director of that name, if it could hold.
+async fn named(context: &Context, name: &str) -> Result<Member, CallError> {
+    let member = context
+        .raft
+        .state
+        .borrow()
+        .state
+        .member_by_name(name)
+        .cloned()
+        .ok_or_else(|| CallError::UnknownNode { name: name.to_owned() })?;
+    fit(context, &member)
+        .await
+        .map_err(|reason| CallError::Unfit { name: name.to_owned(), reason })?;
+    Ok(member)
+}
+
+/// The most preferred other director that could hold.
+async fn best(context: &Context) -> Result<Member, CallError> {
+    let state = context.raft.state.borrow().state.clone();
+    let mut others = state
+        .members()
+        .filter(|member| member.is_director() && member.id != context.identity.id)
+        .cloned()
+        .collect::<Vec<_>>();
+    others.sort_by_key(|member| placement::standing(&state, member.id).0);
+    let mut reasons = Vec::new();
+    for member in others {
+        match fit(context, &member).await {
+            Ok(()) => return Ok(member),
+            Err(reason) => reasons.push(format!("{}: {reason}", member.name)),
+        }
+    }
+    let reason = if reasons.is_empty() { "there is none".to_owned() } else { reasons.join("; ") };
+    Err(CallError::NobodyFit { reason })
+}
+
+/// A voter with the newest log, whether it may hold or not.
+fn voter(context: &Context) -> Option<Member> {
+    let status = context.raft.status.borrow().clone();
+    let newest = status
+        .voters
+        .iter()
+        .filter(|id| **id != status.id)
+        .max_by_key(|id| status.matched.get(id).copied().unwrap_or(0))?;
+    context.raft.state.borrow().state.member(*newest).cloned()
+}
+
+async fn fit(context: &Context, member: &Member) -> Result<(), String> {
+    if !member.is_director() {
+        return Err("it is no director".to_owned());
+    }
+    if !context.raft.status.borrow().voters.contains(&member.id) {
+        return Err("it does not vote (yet)".to_owned());
+    }
+    let answer =
+        context.ask(member).await.map_err(|reason| format!("it does not answer: {reason}"))?;
+    match answer {
+        SelfResponse { eligible: true, .. } => Ok(()),
+        SelfResponse { ineligible_reason, .. } => Err(ineligible_reason),
+    }
+}
+
+/// Waits until the target's log has everything that is committed: it would not be elected before, and the wire would be silent for longer.
+async fn catch_up(context: &Context, target: &Member, until: Instant) -> Result<(), CallError> {
+    let mut status = context.raft.status.clone();
+    let goal = status.borrow().commit;
+    let caught_up = status.wait_for(|status| {
+        status.id == target.id || status.matched.get(&target.id).is_some_and(|at| *at >= goal)
+    });
+    match timeout_at(until, caught_up).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) => Err(CallError::Stopping),
+        Err(_) => Err(CallError::Unfit {
+            name: target.name.clone(),
+            reason: format!("its log lags behind entry {goal}"),
+        }),
+    }
+}
+
+async fn arrived(
+    context: &Context,
+    from: String,
+    target: &Member,
+    started: Instant,
+    deadline: Instant,
+) -> Result<Moved, CallError> {
+    loop {
+        if let Some(epoch) = holding(context, target).await {
+            return Ok(Moved { from, to: target.name.clone(), epoch });
+        }
+        let next = Instant::now() + POLL;
+        if next >= deadline {
+            let answers = context.answers().await;
+            let holder = answers.iter().find_map(|(id, answer)| {
+                answer.as_ref().is_ok_and(|answer| answer.holding).then_some(*id)
+            });
+            let state = context.raft.state.borrow().state.clone();
+            return Err(CallError::NotMoved {
+                to: target.name.clone(),
+                waited_ms: started.elapsed().as_millis(),
+                holder: match holder.and_then(|id| state.member(id)) {
+                    Some(member) => format!("`{}` holds them", member.name),
+                    None => "nobody holds them".to_owned(),
+                },
+            });
+        }
+        sleep_until(next).await;
+    }
+}
+
+/// The member's tenure, if it says that it holds.
+async fn holding(context: &Context, member: &Member) -> Option<u64> {
+    context.ask(member).await.ok().filter(|answer| answer.holding).map(|answer| answer.epoch)
+}
