@@ -1,1 +1,475 @@
-//! app.
+//! Builds the parts, joins them, and takes them down in reverse.
+//!
+//! *In*: `agent.toml` and the data directory. *Out*: a running agent, until SIGTERM or SIGINT. Starting and stopping change nothing in the
+//! kernel, except what a lease that is given up takes with it.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lvsmesh_core::model::Role;
+use lvsmesh_kernel::{KernelError, Linux};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::api::context::Context;
+use crate::api::{Api, ServerError};
+use crate::bootstrap::{self, BootstrapError};
+use crate::config::Config;
+use crate::guard::{self, Guard};
+use crate::identity::{Identity, IdentityError};
+use crate::lease::{self, LeaseStartError, LeaseThreadConfig, Order};
+use crate::links::Links;
+use crate::owned::{OwnedError, OwnerRecord};
+use crate::raft::transport::Transport;
+use crate::raft::{self, RaftConfig, RaftError};
+use crate::reconcile::{self, NodeReport, Reconciler};
+use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::{self, Sources};
+use crate::telemetry::page::{Page, PageError};
+use crate::tls::{Connector, Credentials};
+use crate::writes::Writes;
+use crate::{discovery, duties, handover, health, report, standing};
+
+/// A guard of an earlier agent has this long to finish.
+const OLD_GUARD: Duration = Duration::from_secs(5);
+/// A leader that stops has this long to hand over.
+const HANDOVER: Duration = Duration::from_secs(4);
+/// What was asked to stop has this long, before it is left to the end of the process.
+const STOP: Duration = Duration::from_secs(3);
+
+/// Why the agent does not run, or does not run any longer.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Who this node is.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Its certificates.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// What is replicated.
+    #[error(transparent)]
+    Raft(#[from] RaftError),
+    /// The lease.
+    #[error(transparent)]
+    Lease(#[from] LeaseStartError),
+    /// The gRPC server.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// Prometheus' page.
+    #[error(transparent)]
+    Page(#[from] PageError),
+    /// The way to the kernel.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The record of what is ours.
+    #[error(transparent)]
+    Owned(#[from] OwnedError),
+    /// Something of the system.
+    #[error("cannot {doing}")]
+    System {
+        /// What.
+        doing: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A part ended that should not.
+    #[error("{part} ended unexpectedly")]
+    Ended {
+        /// Which.
+        part: &'static str,
+    },
+}
+
+impl AppError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Identity(error) => error.hint(),
+            Self::Bootstrap(error) => error.hint(),
+            Self::Raft(error) => error.hint(),
+            Self::Kernel(error) => error.hint(),
+            Self::Owned(error) => Some(error.hint()),
+            Self::Server(_) | Self::Page(_) | Self::Lease(_) => {
+                Some("does another agent run on this machine? Each needs addresses and directories of its own".to_owned())
+            }
+            Self::System { .. } | Self::Ended { .. } => None,
+        }
+    }
+}
+
+/// Runs the agent until it is asked to stop.
+///
+/// # Errors
+///
+/// If it cannot start, or a part of it failed without which the rest would do harm.
+pub async fn run(config: Config, insecure: bool, telemetry: &Telemetry) -> Result<(), AppError> {
+    let identity = Identity::load(&config.data_dir, &config.name)?;
+    let credentials = bootstrap::credentials(&config, insecure)?;
+    if let Some(credentials) = &credentials {
+        credentials.check_fleet(&identity.fleet).map_err(BootstrapError::from)?;
+    }
+    let mut signals = Signals::register()?;
+    let parts = Parts::start(&config, Arc::new(identity), credentials, telemetry).await?;
+    let context = parts.context.clone();
+    tracing::info!(
+        node = config.name,
+        fleet = context.identity.fleet,
+        id = %context.identity.id,
+        grpc = %config.listen.grpc,
+        revision = context.raft.state.borrow().state.revision(),
+        "ready"
+    );
+    notify(&[NotifyState::Ready]);
+    parts.run_until(signals.stop()).await
+}
+
+/// Everything that runs.
+struct Parts {
+    context: Context,
+    shutdown: watch::Sender<bool>,
+    /// Tasks that end when `shutdown` turns true; none of them ends before.
+    tasks: JoinSet<(&'static str, Result<(), AppError>)>,
+    raft: JoinHandle<Result<(), RaftError>>,
+    lease: JoinHandle<()>,
+    guard: Option<Guard>,
+}
+
+impl Parts {
+    async fn start(
+        config: &Config,
+        identity: Arc<Identity>,
+        credentials: Option<Credentials>,
+        telemetry: &Telemetry,
+    ) -> Result<Self, AppError> {
+        // What another program may have is taken first: nothing has to be undone then.
+        let api = Api::bind(config.listen.grpc).await?;
+        let page = Page::bind(config.listen.metrics).await?;
+        let kernel = Linux::open()?;
+        make_run_dir(&config.run_dir)?;
+        let guard = start_guard(config).await?;
+
+        let connector =
+            credentials.as_ref().map_or_else(Connector::insecure, Credentials::connector);
+        let (inputs, receiver) = lease::queue().map_err(system("make the lease thread's queue"))?;
+        let (outbox, transport) =
+            raft::transport::transport(identity.id, &identity.fleet, connector.clone());
+        let log = bootstrap::log_path(&config.data_dir);
+        let (raft, raft_thread) =
+            raft::spawn(&RaftConfig { log, priority: 0 }, inputs.clone(), outbox)?;
+        let lease_config = LeaseThreadConfig {
+            own: identity.id,
+            fleet: identity.fleet.clone(),
+            term: raft.status.borrow().term,
+            listen: config.listen.lease,
+            key: identity.lease_key.clone(),
+            timing: config.beat.profile.timing(),
+            run_dir: config.run_dir.clone(),
+            voted_before: raft.voted_before,
+            realtime: config.beat.realtime,
+            guard: guard.clone(),
+            inputs,
+        };
+        let (lease, lease_thread) = lease::spawn(lease_config, receiver, raft.clone())?;
+
+        let (shutdown, stop) = watch::channel(false);
+        let (report, report_seen) = watch::channel(NodeReport::default());
+        let links = Links::new(connector);
+        let context = Context {
+            writes: Writes::new(raft.clone(), links.clone()),
+            identity,
+            raft,
+            lease,
+            report: report_seen,
+            links,
+            owned: OwnerRecord::below(&config.data_dir),
+            shutdown: stop,
+        };
+        tell_differences(config, &context);
+        let sources = Sources {
+            raft: context.raft.clone(),
+            lease: context.lease.clone(),
+            report: context.report.clone(),
+            node: config.name.clone(),
+        };
+        if let Some(meter) = telemetry.meter() {
+            metrics::export(&meter, &sources);
+        }
+        let mut parts = Self {
+            context,
+            shutdown,
+            tasks: JoinSet::new(),
+            raft: raft_thread,
+            lease: lease_thread,
+            guard,
+        };
+        parts.start_tasks(api, page, sources, credentials, transport, kernel, report);
+        Ok(parts)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one part, made by the caller, that becomes a task"
+    )]
+    fn start_tasks(
+        &mut self,
+        api: Api,
+        page: Page,
+        sources: Sources,
+        credentials: Option<Credentials>,
+        transport: Transport,
+        kernel: Linux,
+        report: watch::Sender<NodeReport>,
+    ) {
+        let context = self.context.clone();
+        let stop = || self.shutdown.subscribe();
+        let (links, links_seen) = watch::channel(reconcile::Links::default());
+        let (news, news_seen) = mpsc::channel(reconcile::NEWS);
+        let reconciler = Reconciler {
+            own: context.identity.id,
+            kernel,
+            record: context.owned.clone(),
+            applied: context.raft.state.clone(),
+            links: links_seen,
+            news: news_seen,
+            lease: context.lease.clone(),
+            guard: self.guard.clone(),
+            report,
+        };
+        let raft = context.raft.clone();
+        let mut spawn = Spawner(&mut self.tasks);
+        spawn.part("the transport", transport.run(raft.clone(), stop()));
+        spawn.part("the kernel's news", reconcile::monitor(links, news, stop()));
+        spawn.fallible("the reconciler", reconcile::run(reconciler, stop()));
+        let standing = standing::run(
+            context.identity.id,
+            raft.clone(),
+            context.report.clone(),
+            context.lease.inputs.clone(),
+            stop(),
+        );
+        spawn.part("the standing", standing);
+        spawn.part("the probes", health::run(raft.clone(), stop()));
+        spawn.part("the discovery", discovery::run(raft, stop()));
+        spawn.part("the membership duty", duties::run(context.clone(), stop()));
+        spawn.part("the report", report::run(context.clone(), stop()));
+        spawn.part("the metrics page", page.serve(sources, stop()));
+        spawn.part("the watchdog", watchdog(stop()));
+        if let Some(guard) = self.guard.clone() {
+            spawn.part("the guard's keeper", tend(guard, stop()));
+        }
+        let api = async move { api.serve(context, credentials.as_ref()).await };
+        spawn.fallible("the gRPC server", api);
+    }
+
+    /// Waits for `asked`, or for a part to fail, and takes everything down in reverse.
+    async fn run_until(
+        mut self,
+        asked: impl Future<Output = &'static str>,
+    ) -> Result<(), AppError> {
+        let mut threads = tokio::time::interval(Duration::from_millis(500));
+        tokio::pin!(asked);
+        let outcome = loop {
+            tokio::select! {
+                biased;
+                signal = &mut asked => {
+                    tracing::info!(signal, "stopping");
+                    break Ok(());
+                }
+                ended = self.tasks.join_next() => break Err(why_ended(ended)),
+                _ = threads.tick() => {
+                    if self.raft.is_finished() || self.lease.is_finished() {
+                        let part = if self.lease.is_finished() { "the lease thread" } else { "the raft thread" };
+                        break Err(AppError::Ended { part });
+                    }
+                }
+            }
+        };
+        notify(&[NotifyState::Stopping]);
+        let thread = self.stop().await;
+        // The raft thread's own words say more than that it ended.
+        match outcome {
+            Err(AppError::Ended { .. }) => thread.and(outcome),
+            outcome => outcome.and(thread),
+        }
+    }
+
+    /// The lease first, while those who take it over can still be talked to; what it needs to let go properly last.
+    async fn stop(mut self) -> Result<(), AppError> {
+        handover::before_stop(&self.context, Instant::now() + HANDOVER).await;
+        self.context.lease.inputs.order(Order::Stop);
+        join("the lease thread", self.lease).await;
+        self.shutdown.send_replace(true);
+        let drained = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(STOP, drained).await.is_err() {
+            tracing::warn!("not every task ended in time");
+            self.tasks.shutdown().await;
+        }
+        self.context.raft.shutdown();
+        let outcome = join("the raft thread", self.raft).await;
+        if let Some(guard) = self.guard {
+            // It waits for the process to exit.
+            drop(tokio::task::spawn_blocking(move || guard.done()).await);
+        }
+        outcome.unwrap_or(Ok(())).map_err(AppError::from)
+    }
+}
+
+/// Starts tasks that answer with their name.
+struct Spawner<'a>(&'a mut JoinSet<(&'static str, Result<(), AppError>)>);
+
+impl Spawner<'_> {
+    fn part(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(async move {
+            part.await;
+            (name, Ok(()))
+        });
+    }
+
+    fn fallible<E: Into<AppError>>(
+        &mut self,
+        name: &'static str,
+        part: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
+        self.0.spawn(async move { (name, part.await.map_err(Into::into)) });
+    }
+}
+
+fn why_ended(
+    ended: Option<Result<(&'static str, Result<(), AppError>), tokio::task::JoinError>>,
+) -> AppError {
+    match ended {
+        Some(Ok((_, Err(error)))) => error,
+        Some(Ok((part, Ok(())))) => AppError::Ended { part },
+        Some(Err(error)) => AppError::System {
+            doing: "go on after a panic".to_owned(),
+            source: io::Error::other(error),
+        },
+        None => AppError::Ended { part: "everything" },
+    }
+}
+
+/// Waits for a thread, without blocking the runtime that others still need; `None` if it does not end in time or panicked.
+async fn join<T: Send + 'static>(part: &'static str, thread: JoinHandle<T>) -> Option<T> {
+    let joined = timeout(STOP, tokio::task::spawn_blocking(move || thread.join())).await;
+    match joined {
+        Ok(Ok(Ok(value))) => Some(value),
+        Ok(Ok(Err(_)) | Err(_)) => {
+            tracing::error!(part, "it panicked");
+            None
+        }
+        Err(_) => {
+            tracing::warn!(part, "it did not end in time");
+            None
+        }
+    }
+}
+
+/// The guard of an earlier agent on this machine may still be cleaning up after it; two at once would undo each other's work.
+async fn start_guard(config: &Config) -> Result<Option<Guard>, AppError> {
+    if !config.roles.contains(&Role::Director) {
+        return Ok(None);
+    }
+    let run_dir = config.run_dir.clone();
+    let old = run_dir.clone();
+    let waited = tokio::task::spawn_blocking(move || guard::wait_for_old(&old, OLD_GUARD)).await;
+    waited
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+        .map_err(system("wait for the guard of an earlier agent"))?;
+    let program = std::env::current_exe().map_err(system("find this program's file"))?;
+    let guard = Guard::start(program, run_dir).map_err(system("start the guard"))?;
+    Ok(Some(guard))
+}
+
+/// Replaces a guard that died.
+async fn tend(guard: Guard, mut shutdown: watch::Receiver<bool>) {
+    let mut interval = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|stop| *stop) => return,
+            _ = interval.tick() => {
+                if let Err(error) = guard.tend() {
+                    tracing::error!(%error, "there is no guard: nothing cleans up if this agent dies");
+                }
+            }
+        }
+    }
+}
+
+/// Tells systemd that the runtime still turns, if it wants to know.
+async fn watchdog(mut shutdown: watch::Receiver<bool>) {
+    let Some(patience) = sd_notify::watchdog_enabled() else {
+        // An error says that nobody can ask us to stop any more, which asks us to stop.
+        drop(shutdown.wait_for(|stop| *stop).await);
+        return;
+    };
+    let mut interval = tokio::time::interval(patience / 2);
+    loop {
+        tokio::select! {
+            biased;
+            _ = shutdown.wait_for(|stop| *stop) => return,
+            _ = interval.tick() => notify(&[NotifyState::Watchdog]),
+        }
+    }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd cannot be told");
+    }
+}
+
+fn make_run_dir(run_dir: &Path) -> Result<(), AppError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(run_dir)
+        .map_err(system(format!("make run_dir {}", run_dir.display())))
+}
+
+/// What was changed in `agent.toml` since the node was admitted has no effect until it joins again, and is easy to overlook.
+fn tell_differences(config: &Config, context: &Context) {
+    let state = context.raft.state.borrow().state.clone();
+    if let Some(member) = state.member(context.identity.id) {
+        for difference in bootstrap::differences(config, member) {
+            tracing::warn!(difference, "agent.toml and the fleet disagree");
+        }
+    }
+}
+
+fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> AppError {
+    let doing = doing.into();
+    move |source| AppError::System { doing, source }
+}
+
+/// What asks the agent to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn register() -> Result<Self, AppError> {
+        let register = |kind| signal(kind).map_err(system("listen for signals"));
+        Ok(Self {
+            terminate: register(SignalKind::terminate())?,
+            interrupt: register(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn stop(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -187,6 +187,21 @@ impl Identity {
             .map_err(|source| IdentityError::Io { doing: "write", path, source })
     }
 
+    /// Removes the file; nothing happens if there is none.
+    ///
+    /// # Errors
+    ///
+    /// If it is there and stays.
+    pub fn remove(dir: &Path) -> Result<(), IdentityError> {
+        let path = dir.join(FILE);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(IdentityError::Io { doing: "remove", path, source })
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     fn read(dir: &Path) -> Result<Option<Self>, IdentityError> {
         let path = dir.join(FILE);
         let failed = |source| IdentityError::Io { doing: "read", path: path.clone(), source };

@@ -4,10 +4,8 @@
 //! `fake_` nothing, `linux_` root, `ipvs_` root and a kernel with IPVS: without it they fail, so the runner selects them where there is one.
 
 mod addresses;
-mod events;
 mod ipvs;
 mod ipvsadm;
-mod lease_plane;
 mod listing;
 mod namespace;
 

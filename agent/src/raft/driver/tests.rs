@@ -52,10 +52,10 @@ impl Running {
         wire: &Wire,
         compaction: Compaction,
         pass: bool,
-    ) -> Self {
+    ) -> Result<Self, RaftError> {
         let (inputs, orders) = lease::queue().unwrap();
         let wired = Wired { own, wire: Arc::clone(wire) };
-        let (handle, thread) = spawn(store, 0, compaction, inputs, wired).unwrap();
+        let (handle, thread) = spawn(store, 0, compaction, inputs, wired)?;
         wire.lock().unwrap().insert(own, handle.clone());
         let told = Arc::new(Mutex::new(Vec::new()));
         let (gate, gated) = mpsc::channel();
@@ -67,14 +67,13 @@ impl Running {
                     if pass {
                         lease_handle.verdict(Verdict::Pass(request.ticket));
                     }
-                    // A test that does not look at it may have dropped the other end.
-                    let _ = gate.send(request);
+                    drop(gate.send(request));
                 } else {
                     lease_told.lock().unwrap().push(input);
                 }
             }
         });
-        Self { handle, thread, told, gated }
+        Ok(Self { handle, thread, told, gated })
     }
 
     async fn until(&self, what: &str, holds: impl FnMut(&RaftStatus) -> bool) -> RaftStatus {
@@ -96,9 +95,9 @@ impl Running {
         applied.state.members().map(|member| member.name.clone()).collect()
     }
 
-    fn stop(self) {
+    fn stop(self) -> Result<(), RaftError> {
         self.handle.shutdown();
-        self.thread.join().unwrap().unwrap();
+        self.thread.join().unwrap()
     }
 }
 
@@ -125,7 +124,7 @@ impl Fleet {
 
     fn run(&self, id: NodeId) -> Running {
         let store = RedbStore::open(&self.log(id)).unwrap();
-        Running::start(store, id, &self.wire, self.compaction, true)
+        Running::start(store, id, &self.wire, self.compaction, true).unwrap()
     }
 
     /// Admits a machine, starts it, and makes it a voter.
@@ -174,7 +173,7 @@ async fn whoever_has_an_answer_reads_its_own_write() {
     }
     let refused = one.handle.propose(Command::Remove { name: "n9".into() }).await.unwrap();
     assert_eq!(refused, Outcome::Rejected(Rejection::UnknownNode { name: "n9".into() }));
-    one.stop();
+    one.stop().unwrap();
 }
 
 #[tokio::test]
@@ -195,8 +194,8 @@ async fn a_node_joins_votes_leads_and_the_old_leader_says_who_does() {
     let mut state = one.handle.state.clone();
     let arrived = state.wait_for(|applied| applied.state.member_by_name("n3").is_some());
     tokio::time::timeout(PATIENCE, arrived).await.unwrap().unwrap();
-    one.stop();
-    two.stop();
+    one.stop().unwrap();
+    two.stop().unwrap();
 }
 
 #[tokio::test]
@@ -209,8 +208,8 @@ async fn a_node_that_boots_alone_has_everything_that_it_had_applied() {
     let commit = one.handle.status.borrow().commit;
     two.until("applied", |status| status.applied >= commit).await;
     let before = two.handle.state.borrow().state.clone();
-    one.stop();
-    two.stop();
+    one.stop().unwrap();
+    two.stop().unwrap();
     fleet.wire.lock().unwrap().clear();
 
     let two = fleet.run(NodeId(2));
@@ -219,7 +218,7 @@ async fn a_node_that_boots_alone_has_everything_that_it_had_applied() {
     let status = two.handle.status.borrow().clone();
     assert_eq!((status.leader, status.voters.len()), (None, 2));
     assert!(two.handle.voted_before);
-    two.stop();
+    two.stop().unwrap();
 }
 
 #[tokio::test]
@@ -237,8 +236,8 @@ async fn a_log_that_grew_is_compacted_and_a_joiner_gets_the_snapshot() {
     assert_eq!(*two.handle.state.borrow().state, *one.handle.state.borrow().state);
     assert_eq!(two.names().len(), 52);
     let names = one.names();
-    one.stop();
-    two.stop();
+    one.stop().unwrap();
+    two.stop().unwrap();
 
     for id in [1, 52] {
         let store = RedbStore::open(&fleet.log(NodeId(id))).unwrap();
@@ -247,7 +246,7 @@ async fn a_log_that_grew_is_compacted_and_a_joiner_gets_the_snapshot() {
         drop(store);
         let again = fleet.run(NodeId(id));
         assert_eq!(again.names(), names);
-        again.stop();
+        again.stop().unwrap();
     }
 }
 
@@ -255,7 +254,7 @@ async fn a_log_that_grew_is_compacted_and_a_joiner_gets_the_snapshot() {
 async fn the_lease_is_told_and_nobody_is_elected_before_it_allows_it() {
     let fleet = Fleet::found();
     let store = RedbStore::open(&fleet.log(NodeId(1))).unwrap();
-    let one = Running::start(store, NodeId(1), &fleet.wire, Compaction::default(), false);
+    let one = Running::start(store, NodeId(1), &fleet.wire, Compaction::default(), false).unwrap();
     one.handle.verdict(Verdict::Campaign);
     let request = one.gated.recv_timeout(PATIENCE).unwrap();
     assert_eq!((request.candidate, request.term, request.binding), (NodeId(1), 2, true));
@@ -270,12 +269,15 @@ async fn the_lease_is_told_and_nobody_is_elected_before_it_allows_it() {
     one.until("stepped down", |status| !status.leading).await;
 
     let told = Arc::clone(&one.told);
-    one.stop();
+    one.stop().unwrap();
     let told = told.lock().unwrap().clone();
     assert_eq!(told[0], Input::Voters(BTreeSet::from([NodeId(1)])));
     let views: Vec<RaftView> = told
         .iter()
-        .filter_map(|input| if let Input::Raft(view) = input { Some(*view) } else { None })
+        .filter_map(|input| match input {
+            Input::Raft(view) => Some(*view),
+            _ => None,
+        })
         .collect();
     let view = |term, leader, settled| RaftView { term, leader, settled };
     let leads = Some(NodeId(1));
@@ -289,7 +291,7 @@ async fn a_failed_disk_ends_the_thread_and_everyone_who_waits_is_told() {
     let mut store = MemoryStore::open(&disk);
     start::found_in(&mut store, "test", candidate("n1")).unwrap();
     let wire = Wire::default();
-    let one = Running::start(store, NodeId(1), &wire, Compaction::default(), true);
+    let one = Running::start(store, NodeId(1), &wire, Compaction::default(), true).unwrap();
     one.elect().await;
     // What can wait is written some ticks later; the failure is meant for the proposal.
     disk.fail(Fault::AtSync);
@@ -303,12 +305,11 @@ async fn a_failed_disk_ends_the_thread_and_everyone_who_waits_is_told() {
 #[tokio::test]
 async fn a_log_of_nobody_and_an_entry_of_a_newer_version_are_refused() {
     let fleet = Fleet::found();
-    let refusal = |id| {
+    let start = |id| {
         let store = RedbStore::open(&fleet.log(NodeId(id))).unwrap();
-        let wired = Wired { own: NodeId(id), wire: Wire::default() };
-        spawn(store, 0, Compaction::default(), lease::queue().unwrap().0, wired).unwrap_err()
+        Running::start(store, NodeId(id), &fleet.wire, Compaction::default(), true).map(|_| ())
     };
-    let error = refusal(5);
+    let error = start(5).unwrap_err();
     assert!(matches!(error, RaftError::Store(StoreError::Vacant { .. })), "{error:?}");
     assert!(error.hint().unwrap().contains("lvs-agent init"));
 
@@ -329,7 +330,7 @@ async fn a_log_of_nobody_and_an_entry_of_a_newer_version_are_refused() {
     };
     store.write(&batch).unwrap();
     drop(store);
-    let error = refusal(1);
+    let error = start(1).unwrap_err();
     assert!(matches!(error, RaftError::Entry { index: 2, .. }), "{error:?}");
     assert!(error.hint().unwrap().contains("upgrade"));
 }
@@ -354,6 +355,6 @@ async fn standing_back_hides_the_priority_that_was_set() {
     two.handle.transfer(NodeId(1));
     one.until("leads again", |status| status.settled).await;
     for running in [one, two, three] {
-        running.stop();
+        running.stop().unwrap();
     }
 }
