@@ -303,8 +303,10 @@ proptest! {
     fn leaving_undoes_what_arriving_did(before in observed(), plan in node_plan()) {
         // A machine that lvsmesh has never touched, and on which nothing has to be adopted.
         let mut before = before;
-        before.addresses.retain(|address| !address.marked
-            && !(address.interface == "lo" && plan.real_server.addresses.contains(&address.address)));
+        let planned = |address: &Address| {
+            address.interface == "lo" && plan.real_server.addresses.contains(&address.address)
+        };
+        before.addresses.retain(|address| !(address.marked || planned(address)));
         if let Some(table) = &mut before.table {
             table.retain(|key, _| !plan.table.contains_key(key));
         }
