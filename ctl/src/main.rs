@@ -1,2 +1,5 @@
-//! lvsctl
-fn main() {}
+//! `lvsctl`: what operators use.
+
+fn main() -> std::process::ExitCode {
+    lvsmesh_ctl::main()
+}

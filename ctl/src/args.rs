@@ -1,0 +1,237 @@
+//! Arguments and their help; no behaviour.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use crate::output::Format;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done or nothing to do, 1 failed, 2 wrong usage, 3 changes pending, 4 not found,
+5 conflict (the desired state moved on), 6 no quorum, 8 timed out, 9 denied";
+
+/// Runs a fleet of Linux Virtual Server machines through any one of its agents.
+#[derive(Debug, Parser)]
+#[command(name = "lvsctl", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+
+    /// Form of the output.
+    #[arg(short, long, global = true, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Whom to ask and as whom.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(crate) struct Connection {
+    /// An agent to ask; may be given several times, they are tried in turn. Then LVSCTL_ENDPOINTS
+    /// (separated by commas), then ~/.config/lvsmesh/config.yaml, then 127.0.0.1:7400.
+    #[arg(long, global = true, value_name = "HOST[:PORT]")]
+    pub(crate) endpoint: Vec<String>,
+
+    /// The environment's endpoints: an option only so that it shows in the help.
+    #[arg(long, hide = true, env = "LVSCTL_ENDPOINTS", value_delimiter = ',', value_name = "LIST")]
+    pub(crate) endpoints: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+
+    /// Use no certificates: anybody may answer, and who asks is not verified.
+    #[arg(long, global = true, conflicts_with_all = ["ca", "cert", "key"])]
+    pub(crate) insecure: bool,
+
+    /// How long the agent may take to answer.
+    #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// An operator's certificate.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(crate) struct TlsArgs {
+    /// The fleet's certificate authority (PEM).
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+
+    /// Your certificate (PEM).
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// Its key (PEM).
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Replace the desired state of the fleet with a document.
+    Apply(Apply),
+    /// Print the desired state, as `apply` takes it.
+    Get(Get),
+    /// Show what the fleet is and does, on one screen.
+    Status(Status),
+    /// Look at IPVS.
+    #[command(subcommand)]
+    Ipvs(Ipvs),
+    /// Look at nodes, and take them out.
+    #[command(subcommand)]
+    Node(Node),
+    /// Move the VIPs to another director.
+    Failover(Failover),
+    /// List who changed the desired state, when, why and what.
+    History(History),
+    /// Print the versions of this program and of the agent.
+    Version,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Apply {
+    /// The document; `-` reads it from standard input.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// Why, for the history; at most 1000 bytes.
+    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    pub(crate) message: String,
+
+    /// Refuse if the desired state is at another revision than this one (0: if there is any).
+    #[arg(long, value_name = "N")]
+    pub(crate) expected_revision: Option<u64>,
+
+    /// Check everything and show what would change, but change nothing; exits with 3 if something would.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Get {
+    /// An earlier revision; the last 200 are kept.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) revision: u64,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Status {
+    /// Show it again whenever something changes, until interrupted.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ipvs {
+    /// Print a node's IPVS table as `ipvsadm -Ln` does.
+    List {
+        /// Whose; the holder's if not given.
+        #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+        node: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Node {
+    /// List the nodes of the fleet.
+    List,
+    /// Take a node out of the fleet for good.
+    Remove {
+        /// Its name.
+        name: String,
+
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Failover {
+    /// The director to move to; the most preferred eligible one if not given.
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub(crate) to: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct History {
+    /// At most this many revisions.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: u32,
+}
+
+impl Command {
+    /// The command's words, for the name of its span.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Apply(_) => "apply",
+            Self::Get(_) => "get",
+            Self::Status(_) => "status",
+            Self::Ipvs(Ipvs::List { .. }) => "ipvs list",
+            Self::Node(Node::List) => "node list",
+            Self::Node(Node::Remove { .. }) => "node remove",
+            Self::Failover(_) => "failover",
+            Self::History(_) => "history",
+            Self::Version => "version",
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    lvsmesh_core::model::text::parse_duration(text)
+        .filter(|span| !span.is_zero())
+        .ok_or_else(|| format!("`{text}` is not a duration; write 10s or 500ms"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_stand_before_or_after_the_command() {
+        let before = [
+            "lvsctl",
+            "--endpoint",
+            "a",
+            "--endpoint",
+            "b:1",
+            "--insecure",
+            "-o",
+            "json",
+            "status",
+        ];
+        let after = [
+            "lvsctl",
+            "status",
+            "--endpoint",
+            "a",
+            "--endpoint",
+            "b:1",
+            "--insecure",
+            "-o",
+            "json",
+        ];
+        for line in [before, after] {
+            let args = Args::try_parse_from(line).unwrap();
+            assert_eq!(args.connection.endpoint, ["a", "b:1"]);
+            assert!(args.connection.insecure);
+            assert_eq!(args.output, Some(Format::Json));
+        }
+    }
+
+    #[test]
+    fn durations_are_checked() {
+        let parse = |text: &str| Args::try_parse_from(["lvsctl", "--timeout", text, "version"]);
+        assert_eq!(parse("500ms").unwrap().connection.timeout, Duration::from_millis(500));
+        for wrong in ["5", "0s", "soon"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! One call to one agent out of several: connect, ask, give up in time.
+
+use std::time::Duration;
+
+use lvsmesh_proto::v1::control_client::ControlClient;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Request, Response, Status};
+
+use crate::config::{Config, Security};
+use crate::failure::{Exit, Failure, chain, is_no_quorum, tls_refusal};
+use crate::telemetry;
+
+/// An agent that has not answered the handshakes within this is down, or behind a broken link: the next one is asked.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The DNS name in every agent's certificate; which fleet it is of, its authority says.
+const SERVER_NAME: &str = "lvsmesh";
+
+/// What may be done after a call that failed without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// Ask another agent: asking twice does nothing twice.
+    Freely,
+    /// Ask another agent only if this one has certainly not passed the call on.
+    IfUndone,
+}
+
+/// The way to the fleet.
+#[derive(Debug)]
+pub(crate) struct Client {
+    endpoints: Vec<String>,
+    tls: Option<ClientTlsConfig>,
+    timeout: Duration,
+}
+
+impl Client {
+    /// Reads the certificates; connects to nobody yet.
+    pub(crate) fn new(config: Config, timeout: Duration) -> Result<Self, Failure> {
+        let tls = match config.security {
+            Security::Insecure => None,
+            Security::Tls { ca, cert, key } => {
+                let read = |path: &std::path::Path| {
+                    std::fs::read(path).map_err(|error| {
+                        let message = format!("cannot read {}: {error}", path.display());
+                        Failure::new(Exit::Failed, message)
+                    })
+                };
+                Some(
+                    ClientTlsConfig::new()
+                        .domain_name(SERVER_NAME)
+                        .ca_certificate(Certificate::from_pem(read(&ca)?))
+                        .identity(Identity::from_pem(read(&cert)?, read(&key)?))
+                        .timeout(CONNECT_TIMEOUT),
+                )
+            }
+        };
+        Ok(Self { endpoints: config.endpoints, tls, timeout })
+    }
+
+    /// Asks the agents in turn until one answers. An agent that says that there is no quorum is not the last word while there are others:
+    /// it may be the one that is cut off.
+    pub(crate) async fn call<Q: Clone, A>(
+        &self,
+        repeat: Repeat,
+        request: Q,
+        rpc: impl AsyncFn(&mut ControlClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<A, Failure> {
+        let mut refused: Option<Failure> = None;
+        let mut unreachable: Vec<Failure> = Vec::new();
+        for endpoint in &self.endpoints {
+            let mut control = match self.connect(endpoint).await {
+                Ok(control) => control,
+                Err(failure) => {
+                    unreachable.push(failure);
+                    continue;
+                }
+            };
+            let mut request = Request::new(request.clone());
+            request.set_timeout(self.timeout);
+            telemetry::inject(request.metadata_mut());
+            let answer = tokio::time::timeout(self.timeout, rpc(&mut control, request)).await;
+            let status = match answer {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded(format!(
+                    "{endpoint} did not answer within {} ms",
+                    self.timeout.as_millis()
+                )),
+            };
+            if was_never_sent(&status) {
+                unreachable.push(self.closed(endpoint));
+                continue;
+            }
+            let failure = Failure::of(&status);
+            if !ask_another(&status, repeat) {
+                return Err(failure);
+            }
+            // The first agent that is up is nearer to the truth than one that is down.
+            refused.get_or_insert(failure);
+        }
+        Err(refused.unwrap_or_else(|| nobody(unreachable)))
+    }
+
+    /// Opens a stream at the first agent that can be reached.
+    pub(crate) async fn stream<Q, A>(
+        &self,
+        request: Q,
+        rpc: impl AsyncFnOnce(&mut ControlClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<A, Failure> {
+        let mut unreachable = Vec::new();
+        for endpoint in &self.endpoints {
+            match self.connect(endpoint).await {
+                Ok(mut control) => {
+                    let mut request = Request::new(request);
+                    telemetry::inject(request.metadata_mut());
+                    let opened = rpc(&mut control, request).await;
+                    return opened.map(Response::into_inner).map_err(|status| {
+                        if was_never_sent(&status) {
+                            self.closed(endpoint)
+                        } else {
+                            Failure::of(&status)
+                        }
+                    });
+                }
+                Err(failure) => unreachable.push(failure),
+            }
+        }
+        Err(nobody(unreachable))
+    }
+
+    /// In TLS 1.3 a server refuses a client's certificate after the client's handshake has ended.
+    fn closed(&self, endpoint: &str) -> Failure {
+        match self.tls {
+            Some(_) => Failure::new(
+                Exit::Denied,
+                format!(
+                    "{endpoint}: closed the connection after the handshake: it does not accept this certificate"
+                ),
+            ),
+            None => Failure::new(Exit::Failed, format!("{endpoint}: closed the connection")),
+        }
+    }
+
+    async fn connect(&self, endpoint: &str) -> Result<ControlClient<Channel>, Failure> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let unreachable =
+            |reason: String, exit| Failure::new(exit, format!("{endpoint}: {reason}"));
+        let failed = |error: tonic::transport::Error| match tls_refusal(&error) {
+            Some(refusal) => unreachable(refusal, Exit::Denied),
+            None => unreachable(chain(&error), Exit::Failed),
+        };
+        let mut connection = Endpoint::from_shared(format!("{scheme}://{endpoint}"))
+            .map_err(failed)?
+            .connect_timeout(CONNECT_TIMEOUT);
+        if let Some(tls) = &self.tls {
+            connection = connection.tls_config(tls.clone()).map_err(failed)?;
+        }
+        match tokio::time::timeout(2 * CONNECT_TIMEOUT, connection.connect()).await {
+            Ok(connected) => connected.map(ControlClient::new).map_err(failed),
+            Err(_) => Err(unreachable("no answer".into(), Exit::Failed)),
+        }
+    }
+}
+
+/// Whether the connection was gone before the call was written to it (hyper's text: the type does not reach this far).
+fn was_never_sent(status: &Status) -> bool {
+    status.code() == Code::Cancelled && status.message().starts_with("operation was canceled")
+}
+
+fn ask_another(status: &Status, repeat: Repeat) -> bool {
+    match repeat {
+        _ if is_no_quorum(status) || tls_refusal(status).is_some() => true,
+        Repeat::Freely => matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded),
+        Repeat::IfUndone => false,
+    }
+}
+
+/// All agents were tried and none was there.
+fn nobody(mut unreachable: Vec<Failure>) -> Failure {
+    let denied = unreachable.iter().all(|failure| failure.exit == Exit::Denied);
+    let exit = if denied { Exit::Denied } else { Exit::Failed };
+    let hint = if denied {
+        "--ca, --cert and --key must be of this fleet, and its agents must not run with --insecure"
+    } else {
+        "is lvs-agent running there, and with the same kind of security? --endpoint names another agent"
+    };
+    let failure = match unreachable.len() {
+        1 => {
+            Failure::new(exit, format!("cannot reach an agent: {}", unreachable.remove(0).message))
+        }
+        count => Failure {
+            details: unreachable.into_iter().map(|failure| failure.message).collect(),
+            ..Failure::new(exit, format!("cannot reach any of {count} agents"))
+        },
+    };
+    failure.hint(hint)
+}

@@ -1,0 +1,435 @@
+//! The program itself against an agent that says what the test wants.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use lvsmesh_proto::v1::control_server::{Control, ControlServer};
+use lvsmesh_proto::v1::{self, StatusResponse};
+use prost::Message as _;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::{Code, Request, Response, Status};
+
+/// What the agent does with a call.
+#[derive(Clone, Debug, Default)]
+enum Mood {
+    /// Answers.
+    #[default]
+    Well,
+    /// Answers, and knows no majority.
+    Alone,
+    /// Refuses.
+    Refuses(Box<Status>),
+    /// Never answers.
+    Hangs,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Agent {
+    mood: Mood,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What was asked.
+#[derive(Debug, Default)]
+struct Seen {
+    calls: u32,
+    traceparent: Option<String>,
+    applied: Option<v1::ApplyRequest>,
+}
+
+impl Agent {
+    async fn take<Q, A>(&self, request: Request<Q>, answer: A) -> Result<Response<A>, Status> {
+        {
+            let mut seen = self.seen.lock().unwrap();
+            seen.calls += 1;
+            let header = request.metadata().get("traceparent");
+            seen.traceparent = header.map(|value| value.to_str().unwrap().to_owned());
+        }
+        match &self.mood {
+            Mood::Well | Mood::Alone => Ok(Response::new(answer)),
+            Mood::Refuses(status) => Err(Status::clone(status)),
+            Mood::Hangs => std::future::pending().await,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Control for Agent {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<StatusResponse, Status>> + Send>>;
+
+    async fn apply(
+        &self,
+        request: Request<v1::ApplyRequest>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        self.seen.lock().unwrap().applied = Some(request.get_ref().clone());
+        let changes = vec!["services/web: added".to_owned()];
+        self.take(request, v1::ApplyResponse { revision: 4, unchanged: false, changes }).await
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetRequest>,
+    ) -> Result<Response<v1::GetResponse>, Status> {
+        self.take(request, v1::GetResponse::default()).await
+    }
+
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
+        let quorum = !matches!(self.mood, Mood::Alone);
+        let answer =
+            StatusResponse { fleet: "blue".into(), quorum, revision: 4, ..Default::default() };
+        self.take(request, answer).await
+    }
+
+    async fn history(
+        &self,
+        request: Request<v1::HistoryRequest>,
+    ) -> Result<Response<v1::HistoryResponse>, Status> {
+        self.take(request, v1::HistoryResponse::default()).await
+    }
+
+    async fn watch(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let status = |revision| Ok(StatusResponse { quorum: true, revision, ..Default::default() });
+        let stream: Self::WatchStream = Box::pin(tokio_stream::iter([status(1), status(2)]));
+        self.take(request, stream).await
+    }
+
+    async fn failover(
+        &self,
+        request: Request<v1::FailoverRequest>,
+    ) -> Result<Response<v1::FailoverResponse>, Status> {
+        let to = request.get_ref().to.clone();
+        self.take(request, v1::FailoverResponse { from: "lvs-1".into(), to, epoch: 5 }).await
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        self.take(request, v1::RemoveNodeResponse { id: 3 }).await
+    }
+
+    async fn list_ipvs(
+        &self,
+        request: Request<v1::ListIpvsRequest>,
+    ) -> Result<Response<v1::ListIpvsResponse>, Status> {
+        self.take(request, v1::ListIpvsResponse::default()).await
+    }
+
+    async fn version(
+        &self,
+        request: Request<v1::VersionRequest>,
+    ) -> Result<Response<v1::VersionResponse>, Status> {
+        let answer = v1::VersionResponse {
+            version: "9.9.9".into(),
+            node: "lvs-1".into(),
+            fleet: "blue".into(),
+        };
+        self.take(request, answer).await
+    }
+}
+
+/// Starts an agent on a free port of the loopback; it ends with the test's runtime.
+async fn serve(agent: Agent, tls: Option<ServerTlsConfig>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut server = Server::builder();
+    if let Some(tls) = tls {
+        server = server.tls_config(tls).unwrap();
+    }
+    let serving = server
+        .add_service(ControlServer::new(agent))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    tokio::spawn(serving);
+    address
+}
+
+async fn start(mood: Mood) -> (String, Arc<Mutex<Seen>>) {
+    let agent = Agent { mood, ..Agent::default() };
+    let seen = Arc::clone(&agent.seen);
+    (serve(agent, None).await.to_string(), seen)
+}
+
+/// An address at which nothing listens.
+async fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+struct Run {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn lvsctl(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lvsctl"));
+    command.args(arguments).env_clear().stdin(Stdio::null());
+    command
+}
+
+async fn run(arguments: &[&str]) -> Run {
+    finish(lvsctl(arguments)).await
+}
+
+async fn finish(mut command: Command) -> Run {
+    let output = command.output().await.unwrap();
+    Run {
+        code: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+const DOCUMENT: &str = "\
+fleet: {name: blue}
+vips:
+- {name: web, addresses: [192.168.3.100], interface: eth0, vrrp: {vrid: 51}}
+pools:
+- {name: web, real_servers: [{address: 192.168.3.3, port: 80}]}
+services:
+- {name: web, vip: web, port: 80, protocol: tcp, pool: web}
+";
+
+fn file(text: &str) -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("lvs.yaml");
+    std::fs::write(&path, text).unwrap();
+    (directory, path.to_str().unwrap().to_owned())
+}
+
+fn refusal(code: Code, message: &str, trailer: (&'static str, Vec<u8>)) -> Mood {
+    let mut metadata = MetadataMap::new();
+    if trailer.0.ends_with("-bin") {
+        metadata.insert_bin(trailer.0, MetadataValue::from_bytes(&trailer.1));
+    } else {
+        metadata.insert(trailer.0, MetadataValue::try_from(trailer.1).unwrap());
+    }
+    Mood::Refuses(Box::new(Status::with_metadata(code, message, metadata)))
+}
+
+fn no_quorum() -> Mood {
+    refusal(Code::Unavailable, "no leader was found", ("lvsmesh-reason", b"no-quorum".to_vec()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apply_sends_the_document_and_says_what_changed() {
+    let (agent, seen) = start(Mood::Well).await;
+    let (_directory, path) = file(DOCUMENT);
+    let connection = ["--insecure", "--endpoint", &agent];
+    let applied =
+        run(&[&connection[..], &["apply", "-f", &path, "-m", "first", "--expected-revision", "3"]]
+            .concat())
+        .await;
+    assert_eq!(
+        (applied.code, applied.out.as_str()),
+        (0, "revision 4: 1 change\n  services/web: added\n"),
+        "{}",
+        applied.err
+    );
+    let asked = seen.lock().unwrap().applied.take().unwrap();
+    assert_eq!(asked.expected_revision, Some(3));
+    assert_eq!((asked.message.as_str(), asked.dry_run), ("first", false));
+    assert_eq!(asked.document.unwrap().services[0].name, "web");
+    assert!(asked.unverified_author.contains('@'), "{}", asked.unverified_author);
+
+    let pending =
+        run(&[&connection[..], &["apply", "-f", &path, "--dry-run", "-o", "json"]].concat()).await;
+    assert_eq!(pending.code, 3, "{}", pending.err);
+    let answer: serde_json::Value = serde_json::from_str(&pending.out).unwrap();
+    assert_eq!(answer["dry_run"], true);
+    assert!(seen.lock().unwrap().applied.take().unwrap().dry_run);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_document_is_refused_without_asking_anybody() {
+    let (agent, seen) = start(Mood::Well).await;
+    let (_directory, path) = file(&DOCUMENT.replace("protocol: tcp", "protocol: tcpp"));
+    let refused = run(&["--insecure", "--endpoint", &agent, "apply", "-f", &path]).await;
+    assert_eq!((refused.code, refused.out.as_str()), (1, ""));
+    assert!(refused.err.contains("services[0].protocol: "), "{}", refused.err);
+    assert_eq!(seen.lock().unwrap().calls, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_exits_with_5_and_says_who_changed_what() {
+    let revision = v1::Revision {
+        revision: 4,
+        author: "operator/ann".into(),
+        changes: vec!["services/web: scheduler wlc -> rr".into()],
+        ..v1::Revision::default()
+    };
+    let since = v1::HistoryResponse { revisions: vec![revision] }.encode_to_vec();
+    let (agent, seen) =
+        start(refusal(Code::Aborted, "at revision 4, not 3", ("lvsmesh-conflict-bin", since)))
+            .await;
+    let (other, others) = start(Mood::Well).await;
+    let (_directory, path) = file(DOCUMENT);
+    let run =
+        run(&["--insecure", "--endpoint", &agent, "--endpoint", &other, "apply", "-f", &path])
+            .await;
+    assert_eq!(run.code, 5);
+    assert!(run.err.contains("operator/ann") && run.err.contains("wlc -> rr"), "{}", run.err);
+    assert_eq!((seen.lock().unwrap().calls, others.lock().unwrap().calls), (1, 0), "no is no");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_quorum_the_status_is_shown_and_the_exit_code_is_6() {
+    let (agent, _) = start(Mood::Alone).await;
+    let run = run(&["--insecure", "--endpoint", &agent, "status"]).await;
+    assert_eq!(run.code, 6);
+    assert!(run.out.contains("no quorum") && run.out.contains("fleet     blue"), "{}", run.out);
+    assert!(run.err.starts_with("error: no quorum"), "{}", run.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_are_tried_in_turn() {
+    let (well, seen) = start(Mood::Well).await;
+    let (alone, _) = start(no_quorum()).await;
+    let endpoints = format!("{},{alone},{well}", nobody().await);
+    let mut command = lvsctl(&["--insecure", "failover", "--to", "lvs-2"]);
+    command.env("LVSCTL_ENDPOINTS", &endpoints);
+    let moved = finish(command).await;
+    assert_eq!(moved.out, "the VIPs moved from `lvs-1` to `lvs-2` (epoch 5)\n", "{}", moved.err);
+    assert_eq!((moved.code, seen.lock().unwrap().calls), (0, 1));
+
+    let nowhere =
+        run(&["--insecure", "--endpoint", &nobody().await, "--endpoint", &alone, "failover"]).await;
+    assert_eq!(nowhere.code, 6, "{}", nowhere.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_down_or_silent_is_told_apart() {
+    let down = run(&["--insecure", "--endpoint", &nobody().await, "status"]).await;
+    assert_eq!(down.code, 1);
+    assert!(down.err.contains("cannot reach an agent: 127.0.0.1:"), "{}", down.err);
+    assert!(down.err.contains("onnection refused"), "{}", down.err);
+
+    let (silent, _) = start(Mood::Hangs).await;
+    let late = run(&["--insecure", "--endpoint", &silent, "--timeout", "200ms", "history"]).await;
+    assert_eq!(late.code, 8, "{}", late.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_not_removed_unasked() {
+    let (agent, seen) = start(Mood::Well).await;
+    let refused = run(&["--insecure", "--endpoint", &agent, "node", "remove", "web-1"]).await;
+    assert_eq!((refused.code, seen.lock().unwrap().calls), (2, 0), "{}", refused.err);
+    let removed =
+        run(&["--insecure", "--endpoint", &agent, "node", "remove", "web-1", "--yes"]).await;
+    assert_eq!((removed.code, seen.lock().unwrap().calls), (0, 1), "{}", removed.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_prints_every_status_that_comes() {
+    let (agent, _) = start(Mood::Well).await;
+    let run = run(&["--insecure", "--endpoint", &agent, "status", "--watch"]).await;
+    assert_eq!(run.code, 0, "{}", run.err);
+    let revisions: Vec<&str> =
+        run.out.lines().filter(|line| line.starts_with("revision")).collect();
+    assert_eq!(revisions, ["revision  1", "revision  2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_is_carried_on() {
+    let (agent, seen) = start(Mood::Well).await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let mut command = lvsctl(&["--insecure", "--endpoint", &agent, "version"]);
+    command.env("TRACEPARENT", format!("00-{trace}-00f067aa0ba902b7-01"));
+    assert_eq!(finish(command).await.code, 0);
+    let carried = seen.lock().unwrap().traceparent.take().unwrap();
+    assert!(carried.starts_with(&format!("00-{trace}-")), "{carried}");
+    assert!(!carried.contains("00f067aa0ba902b7"), "its own span comes in between: {carried}");
+
+    assert_eq!(run(&["--insecure", "--endpoint", &agent, "version"]).await.code, 0);
+    assert_eq!(seen.lock().unwrap().traceparent, None, "nobody asked for a trace");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_leaves_early_is_no_failure() {
+    let (agent, _) = start(Mood::Well).await;
+    let mut command = lvsctl(&["--insecure", "--endpoint", &agent, "status"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_usage_exits_with_2_and_help_with_0() {
+    assert_eq!(run(&["aply"]).await.code, 2);
+    assert_eq!(run(&["--insecure", "--endpoint", "http://x", "status"]).await.code, 2);
+    let missing = run(&["status"]).await;
+    assert_eq!(missing.code, 2);
+    assert!(missing.err.contains("--ca, --cert, --key missing"), "{}", missing.err);
+    let help = run(&["--help"]).await;
+    assert_eq!((help.code, help.err.as_str()), (0, ""));
+    assert!(help.out.contains("Exit codes"), "{}", help.out);
+}
+
+/// A certificate authority and what it signs.
+struct Authority(Issuer<'static, KeyPair>, String);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self(Issuer::new(params, key), pem)
+    }
+
+    /// A certificate for that DNS name, and its key.
+    fn sign(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
+    let path = directory.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_checked_on_both_sides() {
+    let (ours, foreign) = (Authority::new(), Authority::new());
+    let (cert, key) = ours.sign("lvsmesh");
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(cert, key))
+        .client_ca_root(Certificate::from_pem(&ours.1))
+        .timeout(Duration::from_secs(5));
+    let agent = serve(Agent::default(), Some(tls)).await.to_string();
+
+    let directory = tempfile::tempdir().unwrap();
+    let ask = async |ca: &Authority, signer: &Authority| {
+        let (cert, key) = signer.sign("ann");
+        let files = [("ca", &ca.1), ("cert", &cert), ("key", &key)]
+            .map(|(name, text)| write(directory.path(), name, text).display().to_string());
+        let [ca, cert, key] = &files;
+        run(&["--endpoint", &agent, "--ca", ca, "--cert", cert, "--key", key, "version"]).await
+    };
+
+    let known = ask(&ours, &ours).await;
+    assert_eq!(known.code, 0, "{}", known.err);
+    assert!(known.out.contains("node lvs-1 of fleet blue"), "{}", known.out);
+    let impostor = ask(&foreign, &ours).await;
+    assert_eq!(impostor.code, 9, "{}", impostor.err);
+}
