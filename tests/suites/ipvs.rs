@@ -107,7 +107,12 @@ pub(crate) fn kinds_of_service() -> Vec<(&'static str, ServiceKey, ServiceSpec)>
         ),
         ("a mark", ServiceKey::Mark { ipv6: false, mark: 7 }, plain),
         ("the same mark for IPv6", ServiceKey::Mark { ipv6: true, mark: 7 }, v6.clone()),
-        ("the greatest mark", ServiceKey::Mark { ipv6: false, mark: u32::MAX }, persistent.clone()),
+        (
+            // The greatest that ipvsadm 1.31 prints as it is; from there on it shows negative numbers.
+            "a great mark",
+            ServiceKey::Mark { ipv6: false, mark: i32::MAX.unsigned_abs() },
+            persistent.clone(),
+        ),
         ("IPv6", tcp("[2001:db8::100]:80"), v6.clone()),
         (
             "IPv6, persistence by network",

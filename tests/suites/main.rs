@@ -2,6 +2,7 @@
 //!
 //! Linux is asked inside a network namespace of the test's own, on a thread of its own. Names tell what a test needs of the machine:
 //! `fake_` nothing, `linux_` root, `ipvs_` root and a kernel with IPVS: without it they fail, so the runner selects them where there is one.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, in its helpers too")]
 
 mod addresses;
 mod ipvs;
