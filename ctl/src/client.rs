@@ -3,18 +3,16 @@
 use std::time::Duration;
 
 use lvsmesh_proto::v1::control_client::ControlClient;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
 use crate::config::{Config, Security};
 use crate::failure::{Exit, Failure, chain, is_no_quorum, tls_refusal};
 use crate::telemetry;
+use crate::tls::Certificates;
 
 /// An agent that has not answered the handshakes within this is down, or behind a broken link: the next one is asked.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The DNS name in every agent's certificate; which fleet it is of, its authority says.
-const SERVER_NAME: &str = "lvsmesh";
 
 /// What may be done after a call that failed without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +27,7 @@ pub(crate) enum Repeat {
 #[derive(Debug)]
 pub(crate) struct Client {
     endpoints: Vec<String>,
-    tls: Option<ClientTlsConfig>,
+    tls: Option<Certificates>,
     timeout: Duration,
 }
 
@@ -38,21 +36,7 @@ impl Client {
     pub(crate) fn new(config: Config, timeout: Duration) -> Result<Self, Failure> {
         let tls = match config.security {
             Security::Insecure => None,
-            Security::Tls { ca, cert, key } => {
-                let read = |path: &std::path::Path| {
-                    std::fs::read(path).map_err(|error| {
-                        let message = format!("cannot read {}: {error}", path.display());
-                        Failure::new(Exit::Failed, message)
-                    })
-                };
-                Some(
-                    ClientTlsConfig::new()
-                        .domain_name(SERVER_NAME)
-                        .ca_certificate(Certificate::from_pem(read(&ca)?))
-                        .identity(Identity::from_pem(read(&cert)?, read(&key)?))
-                        .timeout(CONNECT_TIMEOUT),
-                )
-            }
+            Security::Tls { ca, cert, key } => Some(Certificates::read(&ca, &cert, &key)?),
         };
         Ok(Self { endpoints: config.endpoints, tls, timeout })
     }
@@ -87,8 +71,8 @@ impl Client {
                     self.timeout.as_millis()
                 )),
             };
-            if was_never_sent(&status) {
-                unreachable.push(self.closed(endpoint));
+            if let Some(failure) = self.hung_up(endpoint, &status).await {
+                unreachable.push(failure);
                 continue;
             }
             let failure = Failure::of(&status);
@@ -113,14 +97,12 @@ impl Client {
                 Ok(mut control) => {
                     let mut request = Request::new(request);
                     telemetry::inject(request.metadata_mut());
-                    let opened = rpc(&mut control, request).await;
-                    return opened.map(Response::into_inner).map_err(|status| {
-                        if was_never_sent(&status) {
-                            self.closed(endpoint)
-                        } else {
-                            Failure::of(&status)
-                        }
-                    });
+                    let status = match rpc(&mut control, request).await {
+                        Ok(opened) => return Ok(opened.into_inner()),
+                        Err(status) => status,
+                    };
+                    let failure = self.hung_up(endpoint, &status).await;
+                    return Err(failure.unwrap_or_else(|| Failure::of(&status)));
                 }
                 Err(failure) => unreachable.push(failure),
             }
@@ -128,17 +110,22 @@ impl Client {
         Err(nobody(unreachable))
     }
 
-    /// In TLS 1.3 a server refuses a client's certificate after the client's handshake has ended.
-    fn closed(&self, endpoint: &str) -> Failure {
-        match self.tls {
-            Some(_) => Failure::new(
-                Exit::Denied,
-                format!(
-                    "{endpoint}: closed the connection after the handshake: it does not accept this certificate"
-                ),
-            ),
-            None => Failure::new(Exit::Failed, format!("{endpoint}: closed the connection")),
+    /// The agent hung up before it took the call: nothing was done. Because of the certificates, most likely; then it says so when asked.
+    async fn hung_up(&self, endpoint: &str, status: &Status) -> Option<Failure> {
+        // Only what went wrong on this side has a source.
+        let local = std::error::Error::source(status).is_some();
+        if !local && !was_never_sent(status) {
+            return None;
         }
+        let refusal = match &self.tls {
+            Some(certificates) => certificates.refusal(endpoint).await,
+            None => None,
+        };
+        if let Some(refusal) = refusal {
+            return Some(Failure::new(Exit::Denied, format!("{endpoint}: {refusal}")));
+        }
+        was_never_sent(status)
+            .then(|| Failure::new(Exit::Failed, format!("{endpoint}: closed the connection")))
     }
 
     async fn connect(&self, endpoint: &str) -> Result<ControlClient<Channel>, Failure> {
@@ -152,8 +139,9 @@ impl Client {
         let mut connection = Endpoint::from_shared(format!("{scheme}://{endpoint}"))
             .map_err(failed)?
             .connect_timeout(CONNECT_TIMEOUT);
-        if let Some(tls) = &self.tls {
-            connection = connection.tls_config(tls.clone()).map_err(failed)?;
+        if let Some(certificates) = &self.tls {
+            let tls = certificates.config(CONNECT_TIMEOUT);
+            connection = connection.tls_config(tls).map_err(failed)?;
         }
         match tokio::time::timeout(2 * CONNECT_TIMEOUT, connection.connect()).await {
             Ok(connected) => connected.map(ControlClient::new).map_err(failed),

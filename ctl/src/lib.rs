@@ -18,6 +18,7 @@ mod manifest;
 mod output;
 mod render;
 mod telemetry;
+mod tls;
 mod tree;
 
 use std::process::ExitCode;
