@@ -57,8 +57,16 @@ impl Lease {
             self.voted_term = self.voted_term.max(self.raft.term.saturating_add(1));
         }
         self.pace.hint = None;
-        self.pace.not_before = now.after(self.config.timing.retry).after(self.stagger());
+        self.pace.not_before = now.after(self.retry()).after(self.stagger());
         out.push(Effect::Campaign);
+    }
+
+    /// How long after a campaign the next one comes. A campaign voids the candidacy before it, so voters that take longer than the first wait to
+    /// store and send their votes would never elect anybody: the wait doubles, up to sixteenfold, with each term since the last holder's.
+    fn retry(&self) -> Duration {
+        let holders = self.promise.map_or(0, |promise| promise.term);
+        let fruitless = self.raft.term.saturating_sub(holders).min(4);
+        self.config.timing.retry * (1 << fruitless)
     }
 
     /// A promise was made: nothing to do before it ends.
