@@ -9,6 +9,12 @@
 //! LVSMESH_SEED=7 cargo test -p lvsmesh-tests --test sim -- --nocapture     one seed, with what happens in it
 //! LVSMESH_SEEDS=1000..5000 cargo test -p lvsmesh-tests --test sim          other seeds; prints how far it is
 //! ```
+#![allow(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    clippy::print_stdout,
+    reason = "all of it is a test, and says what it came to"
+)]
 
 mod check;
 mod faults;
@@ -48,10 +54,18 @@ fn seeds() -> (Range<u64>, bool) {
     }
 }
 
+/// What seeds came to.
+#[derive(Default)]
+struct Results {
+    passed: Vec<Summary>,
+    /// The first that failed.
+    failed: Option<(u64, Violation)>,
+}
+
 /// Runs seeds on as many threads as there are cores, in order, until one fails.
 fn run_all(seeds: &Range<u64>, trace: bool) -> Result<Vec<Summary>, (u64, Violation)> {
     let next = AtomicU64::new(seeds.start);
-    let results: Mutex<(Vec<Summary>, Option<(u64, Violation)>)> = Mutex::default();
+    let results: Mutex<Results> = Mutex::default();
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -61,14 +75,14 @@ fn run_all(seeds: &Range<u64>, trace: bool) -> Result<Vec<Summary>, (u64, Violat
             let result = run(Plan { trace, ..plan(seed) });
             let mut results = results.lock().unwrap();
             match result {
-                Ok(summary) => results.0.push(summary),
+                Ok(summary) => results.passed.push(summary),
                 Err(violation) => {
-                    results.1.get_or_insert((seed, violation));
+                    results.failed.get_or_insert((seed, violation));
                     next.store(seeds.end, Ordering::Relaxed);
                 }
             }
-            if results.0.len().is_multiple_of(1000) {
-                println!("{} seeds of {seeds:?} done", results.0.len());
+            if results.passed.len().is_multiple_of(1000) {
+                println!("{} seeds of {seeds:?} done", results.passed.len());
             }
         }
     };
@@ -78,8 +92,8 @@ fn run_all(seeds: &Range<u64>, trace: bool) -> Result<Vec<Summary>, (u64, Violat
             scope.spawn(work);
         }
     });
-    let (summaries, failure) = results.into_inner().unwrap();
-    failure.map_or(Ok(summaries), Err)
+    let Results { passed, failed } = results.into_inner().unwrap();
+    failed.map_or(Ok(passed), Err)
 }
 
 #[test]

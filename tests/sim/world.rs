@@ -289,11 +289,11 @@ impl World {
         match event {
             Event::Datagram { to, datagram } => self.datagram(to, &datagram),
             Event::RaftMessage { to, message } => {
-                self.to_raft(to, NodeInput::Message(message));
+                self.raft_input(to, NodeInput::Message(message));
             }
             Event::Broken { from, to } => {
                 self.broken[from] &= !(1 << to);
-                self.to_raft(from, NodeInput::Unreachable(self.machines[to].id));
+                self.raft_input(from, NodeInput::Unreachable(self.machines[to].id));
             }
             Event::LeaseWakes { node, .. } => self.lease_wakes(node)?,
             Event::RaftWakes { node, .. } => self.raft_wakes(node),
@@ -302,15 +302,15 @@ impl World {
                 if agent.timer == at {
                     agent.timer = Time::MAX;
                 }
-                self.to_lease(node, Input::Timer);
+                self.lease_input(node, Input::Timer);
             }
             Event::Tick { node, run } => {
                 self.schedule(self.now + RAFT_TICK, Event::Tick { node, run });
-                self.to_raft(node, NodeInput::Tick);
+                self.raft_input(node, NodeInput::Tick);
             }
             Event::Written { node, effects, .. } => self.carry_out(node, effects)?,
             Event::TableReady { node, epoch, .. } => {
-                self.to_lease(node, Input::TableReady { epoch });
+                self.lease_input(node, Input::TableReady { epoch });
             }
             Event::Change => self.change(),
             Event::Membership => self.membership(),
@@ -387,7 +387,7 @@ impl World {
 
     // ---- the lease thread ----
 
-    fn to_lease(&mut self, node: usize, input: Input) {
+    fn lease_input(&mut self, node: usize, input: Input) {
         if let Some(agent) = self.machines[node].agent.as_mut() {
             agent.lease_inbox.push_back(input);
             self.wake_lease(node);
@@ -455,13 +455,13 @@ impl World {
                     self.schedule(at, Event::Datagram { to, datagram });
                 }
             }
-            Effect::Pass(ticket) => self.to_raft(node, NodeInput::Pass(ticket)),
-            Effect::Drop(ticket) => self.to_raft(node, NodeInput::Drop(ticket)),
+            Effect::Pass(ticket) => self.raft_input(node, NodeInput::Pass(ticket)),
+            Effect::Drop(ticket) => self.raft_input(node, NodeInput::Drop(ticket)),
             Effect::Campaign => {
                 self.note(node, || "campaigns".to_owned());
-                self.to_raft(node, NodeInput::Campaign);
+                self.raft_input(node, NodeInput::Campaign);
             }
-            Effect::StepDown { term } => self.to_raft(node, NodeInput::StepDown { term }),
+            Effect::StepDown { term } => self.raft_input(node, NodeInput::StepDown { term }),
             Effect::Prepare { epoch } => {
                 let slow = if self.rng.permille(50) { 100 * MS } else { 0 };
                 let at = self.now + self.rng.of(MS / 10..10 * MS) + slow;
@@ -486,12 +486,12 @@ impl World {
 
     fn datagram(&mut self, to: usize, datagram: &[u8]) {
         let (header, message) = wire::decode(datagram).expect("the network does not damage bytes");
-        self.to_lease(to, Input::Datagram { from: header.sender, message });
+        self.lease_input(to, Input::Datagram { from: header.sender, message });
     }
 
     // ---- the raft thread ----
 
-    fn to_raft(&mut self, node: usize, input: NodeInput) {
+    fn raft_input(&mut self, node: usize, input: NodeInput) {
         if let Some(agent) = self.machines[node].agent.as_mut() {
             agent.raft_inbox.push_back(input);
             self.wake_raft(node);
@@ -552,8 +552,8 @@ impl World {
                         None => self.break_stream(node, to),
                     }
                 }
-                NodeEffect::Gate(request) => self.to_lease(node, Input::Gate(request)),
-                NodeEffect::LeaderHeard => self.to_lease(node, Input::LeaderHeard),
+                NodeEffect::Gate(request) => self.lease_input(node, Input::Gate(request)),
+                NodeEffect::LeaderHeard => self.lease_input(node, Input::LeaderHeard),
                 NodeEffect::Restore { data, .. } => {
                     agent.restore(&data)?;
                     self.check.restored(node, &agent.state)?;
@@ -619,7 +619,7 @@ impl World {
             let command = fleet::command(&mut self.rng, self.requests);
             let proposer = self.machines[node].run;
             let data = convert::encode_entry(&command, "", proposer, self.requests);
-            self.to_raft(node, NodeInput::Propose { request: self.requests, data });
+            self.raft_input(node, NodeInput::Propose { request: self.requests, data });
         }
         let next = self.now + self.rng.of(15 * MS..80 * MS);
         if next < SETTLED {
@@ -644,7 +644,7 @@ impl World {
             if let Some(change) = change.filter(|_| confirmed && view.settled) {
                 self.note(node, || format!("{change:?}"));
                 self.requests += 1;
-                self.to_raft(node, NodeInput::Change { request: self.requests, change });
+                self.raft_input(node, NodeInput::Change { request: self.requests, change });
             }
         }
         self.schedule(self.now + 100 * MS, Event::Membership);
@@ -672,7 +672,7 @@ impl World {
             Fault::Carrier { node } => self.carrier(node, false),
             Fault::Move { node, successor } => {
                 let successor = Some(NodeId(successor as u64 + 1));
-                self.to_lease(node, Input::Abdicate { successor });
+                self.lease_input(node, Input::Abdicate { successor });
             }
         }
         Ok(())
