@@ -254,11 +254,12 @@ impl Thread {
     /// One step of the machine, and what it asks for.
     fn step(&mut self, input: Input) {
         let now = self.clock.now();
-        let until = self.lease.lease_until();
+        let (until, bound_before) = (self.lease.lease_until(), self.lease.bound_until());
         let mut effects = std::mem::take(&mut self.effects);
         self.lease.step(now, input, &mut effects);
         self.counters.lease_until.set(self.lease.lease_until());
-        let bound = self.keep_bound(self.holding);
+        // A lease that this step gave up binds until its addresses are gone, which is below.
+        let bound = self.keep_bound(bound_before, self.holding);
         for effect in &effects {
             self.perform(*effect, until, bound);
         }
@@ -266,9 +267,8 @@ impl Thread {
     }
 
     /// Puts what this node is bound by on record, before anybody is told of it.
-    fn keep_bound(&mut self, holding: bool) -> bool {
-        let promise = self.lease.promise().map(|promise| promise.until);
-        let bound = promise.into_iter().chain(self.lease.lease_until()).max().unwrap_or_default();
+    fn keep_bound(&mut self, at_least: Mono, holding: bool) -> bool {
+        let bound = self.lease.bound_until().max(at_least);
         match self.record.keep(Bound { until: bound, holding: holding || self.leftovers }) {
             Ok(()) => true,
             Err(error) => {
@@ -318,7 +318,7 @@ impl Thread {
     fn claim(&mut self, epoch: u64, bound: bool) {
         // Without a record the next run would not know that it may have left VIPs. They still expire by themselves, so a claim is made.
         if bound {
-            self.keep_bound(true);
+            self.keep_bound(Mono(0), true);
         }
         self.holding = true;
         self.counters.claims.add();
@@ -333,7 +333,7 @@ impl Thread {
             self.counters.releases.add();
             self.with_groups(|group, tools| group.lost(goodbye, tools));
             self.holding = false;
-            self.keep_bound(false);
+            self.keep_bound(Mono(0), false);
         }
         // Last: on a dual-role node the table goes when this is seen, and the VIP must have gone before it.
         self.tenure.send_if_modified(|tenure| std::mem::take(tenure) != Tenure::None);
@@ -408,7 +408,7 @@ impl Thread {
         self.with_groups(|group, tools| group.lost(true, tools));
         self.groups = gone;
         self.leftovers = false;
-        self.keep_bound(self.holding);
+        self.keep_bound(Mono(0), self.holding);
         for fault in self.groups.iter().filter_map(Group::fault) {
             tracing::warn!(%fault, "a VIP group cannot be claimed here");
         }
