@@ -197,9 +197,9 @@ impl Addresses {
         let messages = self.dump("list", "links", request).await?;
         Ok(messages
             .into_iter()
-            .filter_map(|message| match message {
-                RouteNetlinkMessage::NewLink(message) => link(&message),
-                _ => None,
+            .filter_map(|message| {
+                let RouteNetlinkMessage::NewLink(message) = message else { return None };
+                link(&message)
             })
             .collect())
     }
@@ -222,9 +222,9 @@ impl Addresses {
             }
             return Ok(answers
                 .into_iter()
-                .filter_map(|answer| match answer.payload {
-                    NetlinkPayload::InnerMessage(message) => Some(message),
-                    _ => None,
+                .filter_map(|answer| {
+                    let NetlinkPayload::InnerMessage(message) = answer.payload else { return None };
+                    Some(message)
                 })
                 .collect());
         }
@@ -261,22 +261,21 @@ impl Addresses {
             return Err(KernelError::TimedOut { operation, object: object.into(), after: TIMEOUT });
         };
         for answer in &answers {
-            match &answer.payload {
+            let errno = match &answer.payload {
                 NetlinkPayload::Error(error) => {
-                    if let Some(code) = error.code {
-                        let errno = Errno::from_raw(-code.get());
-                        return Err(KernelError::refused(operation, object, errno));
-                    }
+                    error.code.map(|code| Errno::from_raw(-code.get()))
                 }
-                NetlinkPayload::Overrun(_) => {
-                    return Err(KernelError::refused(operation, object, Errno::ENOBUFS));
-                }
+                NetlinkPayload::Overrun(_) => Some(Errno::ENOBUFS),
                 // A listing that fails half way says so at its end.
-                NetlinkPayload::Done(done) if done.code < 0 => {
-                    let errno = Errno::from_raw(-done.code);
-                    return Err(KernelError::refused(operation, object, errno));
-                }
-                _ => {}
+                NetlinkPayload::Done(done) if done.code < 0 => Some(Errno::from_raw(-done.code)),
+                NetlinkPayload::Done(_)
+                | NetlinkPayload::Noop
+                | NetlinkPayload::InnerMessage(_)
+                // The type is open; what it may hold one day is no refusal.
+                | _ => None,
+            };
+            if let Some(errno) = errno {
+                return Err(KernelError::refused(operation, object, errno));
             }
         }
         // Every request is answered by at least an acknowledgement or the end of a listing; netlink-proto keeps the latter for itself.
@@ -289,16 +288,16 @@ impl Addresses {
 
 /// The interface's own address: `IFA_LOCAL`, which differs from `IFA_ADDRESS` on point-to-point links; IPv6 may have the latter only.
 fn local_address(message: &AddressMessage) -> Option<IpAddr> {
-    let local = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(address) => Some(*address),
-        _ => None,
-    });
-    local.or_else(|| {
-        message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Address(address) => Some(*address),
-            _ => None,
-        })
-    })
+    let mut other = None;
+    for attribute in &message.attributes {
+        if let AddressAttribute::Local(address) = attribute {
+            return Some(*address);
+        }
+        if let AddressAttribute::Address(address) = attribute {
+            other = Some(*address);
+        }
+    }
+    other
 }
 
 fn is_marked(message: &AddressMessage) -> bool {
@@ -311,13 +310,12 @@ fn link(message: &LinkMessage) -> Option<Link> {
     let mut mac = None;
     let mut operational = true;
     for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(value) => name = Some(value.clone()),
-            LinkAttribute::Address(value) => mac = value.as_slice().try_into().ok(),
-            LinkAttribute::OperState(state) => {
-                operational = matches!(state, State::Up | State::Unknown);
-            }
-            _ => {}
+        if let LinkAttribute::IfName(value) = attribute {
+            name = Some(value.clone());
+        } else if let LinkAttribute::Address(value) = attribute {
+            mac = value.as_slice().try_into().ok();
+        } else if let LinkAttribute::OperState(state) = attribute {
+            operational = matches!(state, State::Up | State::Unknown);
         }
     }
     Some(Link {

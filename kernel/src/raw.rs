@@ -23,7 +23,9 @@ const ETH_P_ARP: u16 = 0x0806;
 /// it themselves.
 fn link_address(ifindex: u32) -> Result<SockAddr, Errno> {
     let ifindex = i32::try_from(ifindex).map_err(|_| Errno::ENODEV)?;
-    let family = u16::try_from(libc::AF_PACKET).expect("AF_PACKET is 17");
+    let family = u16::try_from(libc::AF_PACKET).map_err(|_| Errno::EAFNOSUPPORT)?;
+    let size =
+        libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).map_err(|_| Errno::EOVERFLOW)?;
     // SAFETY: `storage` points to zeroed memory for a `sockaddr_storage`, which is large enough and sufficiently aligned for every address
     // family, `sockaddr_ll` included, and all zeroes are a valid `sockaddr_ll`; the length that is set is that of the `sockaddr_ll` written.
     // nix builds a `LinkAddr` only from a pointer, socket2 has no other way to a link address.
@@ -33,8 +35,7 @@ fn link_address(ifindex: u32) -> Result<SockAddr, Errno> {
             link.sll_family = family;
             link.sll_protocol = ETH_P_ARP.to_be();
             link.sll_ifindex = ifindex;
-            *length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())
-                .expect("a sockaddr_ll has 20 bytes");
+            *length = size;
             Ok(())
         })
     }

@@ -222,3 +222,72 @@ impl<const N: usize> Encoder<N> {
         self.bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+    use netlink_packet_route::RouteNetlinkMessage;
+    use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+
+    use super::*;
+
+    fn claim_of(lifetime: Duration) -> AddressMessage {
+        let prepared = PreparedAddress::new(7, Ipv4Addr::new(192, 0, 2, 100), lifetime);
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&prepared.claim).unwrap();
+        let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message)) =
+            message.payload
+        else {
+            panic!("{:?}", message.payload);
+        };
+        message
+    }
+
+    #[test]
+    fn another_codec_reads_what_is_claimed() {
+        let message = claim_of(Duration::from_secs(2));
+        assert_eq!(message.header.index, 7);
+        assert_eq!((message.header.prefix_len, message.header.scope), (32, AddressScope::Universe));
+        let address = std::net::IpAddr::from([192, 0, 2, 100]);
+        for expected in [
+            AddressAttribute::Local(address),
+            AddressAttribute::Address(address),
+            AddressAttribute::Protocol(PROTOCOL_MARK.into()),
+        ] {
+            assert!(message.attributes.contains(&expected), "{expected:?} in {message:?}");
+        }
+    }
+
+    #[test]
+    fn lifetimes_are_rounded_up_to_seconds_and_never_forever() {
+        #[rustfmt::skip]
+        let cases = [
+            (Duration::ZERO,                   1),
+            (Duration::from_millis(1),         1),
+            (Duration::from_secs(2),           2),
+            (Duration::from_millis(2001),      3),
+            (Duration::from_secs(u64::MAX),    u32::MAX - 1),
+        ];
+        for (lifetime, seconds) in cases {
+            let message = claim_of(lifetime);
+            let info = message.attributes.iter().find_map(|attribute| {
+                let AddressAttribute::CacheInfo(info) = attribute else { return None };
+                Some(info)
+            });
+            let info = info.unwrap();
+            assert_eq!((info.ifa_preferred, info.ifa_valid), (seconds, seconds), "{lifetime:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_answer_to_this_request_counts() {
+        let mut answer = [0; 36];
+        answer[4..6].copy_from_slice(&NLMSG_ERROR.to_ne_bytes());
+        answer[8..12].copy_from_slice(&5_u32.to_ne_bytes());
+        answer[16..20].copy_from_slice(&(-19_i32).to_ne_bytes());
+        assert_eq!(acknowledgement(&answer, 5), Some(-19));
+        assert_eq!(acknowledgement(&answer, 6), None, "of another request");
+        assert_eq!(acknowledgement(&answer[..19], 5), None, "cut off");
+        answer[4] = 20;
+        assert_eq!(acknowledgement(&answer, 5), None, "no acknowledgement");
+    }
+}

@@ -5,8 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, in its helpers too")]
 
 mod addresses;
+mod events;
 mod ipvs;
 mod ipvsadm;
+mod lease_plane;
 mod listing;
 mod namespace;
 

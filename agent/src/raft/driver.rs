@@ -227,9 +227,10 @@ impl<S: LogStore, O: Outbound> Driver<S, O> {
         let mut messages: Vec<Message> = Vec::new();
         let mut rest = Vec::with_capacity(effects.len());
         for effect in effects {
-            match effect {
-                NodeEffect::Send(message) => messages.push(message),
-                effect => rest.push(effect),
+            if let NodeEffect::Send(message) = effect {
+                messages.push(message);
+            } else {
+                rest.push(effect);
             }
         }
         if !messages.is_empty() {
@@ -292,14 +293,16 @@ impl<S: LogStore, O: Outbound> Driver<S, O> {
         let known = self.node.store().applied();
         let mut fresh = Vec::new();
         for effect in effects {
-            match effect {
-                NodeEffect::Restore { index, data } if index <= known => {
-                    self.machine.restore(index, &data)?;
-                }
-                NodeEffect::Apply(committed) if committed.index <= known => {
-                    self.machine.replay(&committed)?;
-                }
-                effect => fresh.push(effect),
+            if let NodeEffect::Restore { index, data } = &effect
+                && *index <= known
+            {
+                self.machine.restore(*index, data)?;
+            } else if let NodeEffect::Apply(committed) = &effect
+                && committed.index <= known
+            {
+                self.machine.replay(committed)?;
+            } else {
+                fresh.push(effect);
             }
         }
         self.state.send_replace(self.machine.published());

@@ -49,6 +49,8 @@ const FEW_LEARNERS: usize = 20;
 const LEARNER_HEARTBEATS: u64 = 10;
 /// A follower that has not confirmed a snapshot after this is sent another.
 const SNAPSHOT_TICKS: u64 = 500;
+/// A leader that was not heard from for two heartbeats may be dead.
+const LEADER_SILENT_TICKS: u64 = 2 * HEARTBEAT_TICKS as u64;
 /// How long commit and applied index may stay in memory only. Both can be learned again from the leader; on disk they let a node that boots alone
 /// act on what it had applied.
 const COMMIT_TICKS: u64 = 10;
@@ -192,6 +194,8 @@ pub struct Node<S: LogStore> {
     pending: Pending,
     view: RaftStatus,
     ticks: u64,
+    /// The tick at which the leader was last heard from.
+    heard: u64,
     /// Snapshots on their way: to whom, and the tick at which to give up.
     snapshots: BTreeMap<u64, u64>,
     /// A [`NodeInput::Snapshot`] that is not stored yet.
@@ -245,6 +249,7 @@ impl<S: LogStore> Node<S> {
             pending: Pending::default(),
             view: RaftStatus::default(),
             ticks: 0,
+            heard: 0,
             snapshots: BTreeMap::new(),
             snapshot: None,
             configurations: 0,
@@ -355,8 +360,12 @@ impl<S: LogStore> Node<S> {
         }
         match gate::asks_for(&self.raw, &message) {
             Some((candidate, term, binding)) => {
-                let request =
-                    self.gate.park(gate::Step::Message(message), candidate, term, binding);
+                let request = self.gate.park(
+                    gate::Step::Message(Box::new(message)),
+                    candidate,
+                    term,
+                    binding,
+                );
                 effects.push(NodeEffect::Gate(request));
             }
             None => self.take(message, effects),
@@ -377,11 +386,20 @@ impl<S: LogStore> Node<S> {
             tracing::debug!(from, ?kind, %error, "raft message dropped");
         }
         if is_from_leader(kind) && self.raw.raft.term == term && self.raw.raft.leader_id == from {
+            self.heard = self.ticks;
             effects.push(NodeEffect::LeaderHeard);
         }
         let rejected = self.rejections() > rejected_before;
         if kind == MessageType::MsgRequestPreVote && rejected && asked < self.last_log() {
-            // It would lead if it could, and it cannot as long as its log is older: with the third voter dead, this node is the only one that can.
+            self.stand_in(effects);
+        }
+    }
+
+    /// Campaigns in place of a node that would lead if its log were not older than ours: with the third voter dead, nobody else can. Not while a
+    /// leader is heard: then it is the one that lags, or that was removed, who is wrong.
+    fn stand_in(&mut self, effects: &mut Vec<NodeEffect>) {
+        let silent = self.ticks >= self.heard + LEADER_SILENT_TICKS;
+        if self.leader().is_none() || silent {
             self.campaign_through_gate(effects);
         }
     }

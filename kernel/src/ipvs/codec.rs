@@ -14,6 +14,9 @@ use neli::types::{Buffer, GenlBuffer};
 
 use super::Info;
 
+#[cfg(test)]
+mod tests;
+
 /// Attributes of one level.
 pub(super) type Attributes = GenlBuffer<u16, Buffer>;
 

@@ -16,7 +16,7 @@ const MOST_PARKED: usize = 64;
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     /// A message that is not handed to raft-rs yet.
-    Message(Message),
+    Message(Box<Message>),
     /// A campaign of this node.
     Campaign,
 }
@@ -52,6 +52,10 @@ impl Gate {
 }
 
 /// Whether a message could elect a leader: who, in which term, and whether the step is binding.
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "raft-rs's list; the node has refused what peers may not send"
+)]
 pub(super) fn asks_for<S: LogStore>(
     raw: &RawNode<S>,
     message: &Message,
@@ -114,11 +118,15 @@ impl<S: LogStore> Node<S> {
         match step {
             Step::Campaign if own_term + 1 == term => self.hup(),
             Step::Campaign => {}
-            Step::Message(message) => match message.get_msg_type() {
-                MessageType::MsgTimeoutNow if candidacy(own_term, &message) != term => {}
-                MessageType::MsgRequestPreVoteResponse if own_term + 1 != term => {}
-                _ => self.take(message, effects),
-            },
+            Step::Message(message) => {
+                let kind = message.get_msg_type();
+                let another = (kind == MessageType::MsgTimeoutNow
+                    && candidacy(own_term, &message) != term)
+                    || (kind == MessageType::MsgRequestPreVoteResponse && own_term + 1 != term);
+                if !another {
+                    self.take(*message, effects);
+                }
+            }
         }
     }
 

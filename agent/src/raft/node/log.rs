@@ -17,11 +17,17 @@ impl Drain for Events {
         let text = record.msg();
         match record.level() {
             Level::Critical | Level::Error => {
-                tracing::error!(target: "raft", text = %text, "raft-rs")
+                tracing::error!(target: "raft", text = %text, "raft-rs");
             }
-            Level::Warning => tracing::warn!(target: "raft", text = %text, "raft-rs"),
-            Level::Info => tracing::debug!(target: "raft", text = %text, "raft-rs"),
-            Level::Debug | Level::Trace => tracing::trace!(target: "raft", text = %text, "raft-rs"),
+            Level::Warning => {
+                tracing::warn!(target: "raft", text = %text, "raft-rs");
+            }
+            Level::Info => {
+                tracing::debug!(target: "raft", text = %text, "raft-rs");
+            }
+            Level::Debug | Level::Trace => {
+                tracing::trace!(target: "raft", text = %text, "raft-rs");
+            }
         }
         Ok(())
     }

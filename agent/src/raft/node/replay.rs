@@ -43,11 +43,11 @@ pub(super) fn replay<S: LogStore>(store: &S) -> Result<(NodeId, Vec<NodeEffect>)
 
 /// A store's error that came back through raft-rs.
 pub(in crate::raft) fn unreadable(error: raft::Error) -> StoreError {
-    match error {
-        raft::Error::Store(StorageError::Other(source)) => match source.downcast::<StoreError>() {
+    if let raft::Error::Store(StorageError::Other(source)) = error {
+        return match source.downcast::<StoreError>() {
             Ok(error) => *error,
             Err(source) => StoreError::Io { action: "read", path: "(log)".into(), source },
-        },
-        error => StoreError::Io { action: "read", path: "(log)".into(), source: Box::new(error) },
+        };
     }
+    StoreError::Io { action: "read", path: "(log)".into(), source: Box::new(error) }
 }

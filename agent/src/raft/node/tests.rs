@@ -196,10 +196,9 @@ fn ids(ids: &[u64]) -> BTreeSet<NodeId> {
 fn applied_requests(events: &[NodeEffect]) -> Vec<u64> {
     events
         .iter()
-        .filter_map(|event| match event {
-            NodeEffect::Apply(committed) => committed.request,
-            _ => None,
-        })
+        .filter_map(
+            |event| if let NodeEffect::Apply(committed) = event { committed.request } else { None },
+        )
         .collect()
 }
 
@@ -438,14 +437,11 @@ fn a_node_does_not_vote_twice_in_a_term_across_a_crash() {
     let answers: Vec<bool> = fleet
         .events(2)
         .iter()
-        .filter_map(|event| match event {
-            NodeEffect::Send(message)
-                if message.get_msg_type() == MessageType::MsgRequestVoteResponse =>
-            {
-                Some(message.reject)
-            }
-            _ => None,
-        })
+        .filter_map(
+            |event| if let NodeEffect::Send(message) = event { Some(message) } else { None },
+        )
+        .filter(|message| message.get_msg_type() == MessageType::MsgRequestVoteResponse)
+        .map(|message| message.reject)
         .collect();
     assert_eq!(answers, [true]);
 }
@@ -660,10 +656,27 @@ fn whoever_has_the_newer_log_campaigns_when_it_refuses_a_pre_vote() {
     fleet.cut = BTreeSet::from([1]);
     fleet.step(2, NodeInput::SetPriority(100));
     fleet.step(3, NodeInput::SetPriority(-10));
+    fleet.pass_time(LEADER_SILENT_TICKS);
     fleet.step(2, NodeInput::Campaign);
     fleet.settle();
     assert_eq!(fleet.leaders(), [3]);
     assert_eq!(fleet.state(2), ["a"]);
+}
+
+#[test]
+fn a_node_that_lags_makes_nobody_campaign_while_a_leader_is_heard() {
+    let mut fleet = Fleet::voters(3);
+    fleet.elect(1);
+    fleet.cut.insert(2);
+    fleet.propose(1, 1, "a");
+    fleet.settle();
+    fleet.pass_time(50);
+    let term = fleet.view(1).term;
+    fleet.cut.clear();
+    fleet.step(2, NodeInput::Campaign);
+    fleet.settle();
+    assert_eq!(fleet.leaders(), [1]);
+    assert_eq!(fleet.view(3).term, term);
 }
 
 #[test]

@@ -336,6 +336,7 @@ fn decode<T: prost011::Message + Default>(
     })
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "redb's list may grow; the rest is the system's")]
 fn opening(path: &Path, error: DatabaseError) -> StoreError {
     match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {

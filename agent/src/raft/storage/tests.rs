@@ -380,7 +380,7 @@ fn a_flipped_byte_is_refused_or_harmless() {
     // Every byte that is in use, sparsely; the rest of the file is free pages.
     let used: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
     let mut refused = 0;
-    for at in used.iter().step_by((used.len() / 300).max(1)) {
+    for at in used.iter().step_by((used.len() / 60).max(1)) {
         let mut bytes = whole.clone();
         bytes[*at] ^= 0x40;
         std::fs::write(bench.file(), bytes).unwrap();

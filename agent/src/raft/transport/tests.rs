@@ -89,23 +89,23 @@ struct Host {
 
 impl Host {
     /// The first node of a fleet.
-    async fn found(listener: TcpListener) -> Self {
+    fn found(listener: TcpListener) -> Self {
         let mut store = MemoryStore::open(&Disk::default());
         let first = candidate("n1", listener.local_addr().unwrap());
         start::found_in(&mut store, "test", first).unwrap();
-        Self::start(store, NodeId(1), listener).await
+        Self::start(store, NodeId(1), listener)
     }
 
     /// The second.
-    async fn join(listener: TcpListener, first: &Self) -> Self {
+    fn join(listener: TcpListener, first: &Self) -> Self {
         let mut store = MemoryStore::open(&Disk::default());
         let members = first.raft.state.borrow().state.members().cloned().collect();
         let seed = start::seed("test", members).unwrap();
         start::join_in(&mut store, NodeId(2), &seed).unwrap();
-        Self::start(store, NodeId(2), listener).await
+        Self::start(store, NodeId(2), listener)
     }
 
-    async fn start(store: MemoryStore, own: NodeId, listener: TcpListener) -> Self {
+    fn start(store: MemoryStore, own: NodeId, listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
         let (outbox, transport) = transport(own, "test", Connector::insecure());
         let (inputs, orders) = lease::queue().unwrap();
@@ -185,12 +185,12 @@ async fn listen(address: &str) -> TcpListener {
 #[tokio::test]
 async fn nodes_replicate_over_streams_that_come_back_after_an_outage() {
     let (one_listens, two_listens) = (listen("127.0.0.1:0").await, listen("127.0.0.1:0").await);
-    let mut one = Host::found(one_listens).await;
+    let mut one = Host::found(one_listens);
     one.raft.verdict(Verdict::Campaign);
     one.until("elected", |status| status.settled).await;
     let two_address = two_listens.local_addr().unwrap();
     one.raft.propose(Command::Admit(candidate("n2", two_address))).await.unwrap();
-    let mut two = Host::join(two_listens, &one).await;
+    let mut two = Host::join(two_listens, &one);
     one.raft.change(Change::AddLearner(NodeId(2))).await.unwrap();
     one.until("caught up", |status| status.matched.get(&NodeId(2)) == Some(&status.commit)).await;
     assert_eq!(two.batch().await, ("test".to_owned(), 1, 2));
@@ -213,7 +213,7 @@ async fn a_peer_that_does_not_answer_costs_a_bounded_queue_and_no_time() {
     // It accepts no connection beyond the kernel's backlog, and never speaks HTTP/2.
     let silent = listen("127.0.0.1:0").await;
     let address = silent.local_addr().unwrap();
-    let mut one = Host::found(listen("127.0.0.1:0").await).await;
+    let mut one = Host::found(listen("127.0.0.1:0").await);
     one.raft.verdict(Verdict::Campaign);
     one.until("elected", |status| status.settled).await;
     one.raft.propose(Command::Admit(candidate("n2", address))).await.unwrap();

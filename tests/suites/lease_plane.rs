@@ -1,0 +1,212 @@
+//! VRRP and ARP between two machines, which are two namespaces with a wire between them.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd as _};
+use std::time::Duration;
+
+use lvsmesh_core::arp;
+use lvsmesh_kernel::clock::raw_now;
+use lvsmesh_kernel::raw::{ArpListener, ArpSender, GROUP, LinkTarget, VrrpSocket};
+use lvsmesh_kernel::wait::{self, PollFd, PollFlags};
+use lvsmesh_kernel::{Errno, sysctl};
+use lvsmesh_tests::link::{configure, request};
+use lvsmesh_tests::netns::Namespace;
+use rtnetlink::{LinkUnspec, LinkVeth};
+
+const HERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const THERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+
+/// Two machines with an `eth0` each, and a wire between them.
+struct Pair {
+    here: Namespace,
+    there: Namespace,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let here = Namespace::new().unwrap();
+        let there = Namespace::new().unwrap();
+        let other_end = there.clone();
+        request(&here, "make a wire", async |handle| {
+            handle.link().add(LinkVeth::new("near", "eth0").build()).execute().await?;
+            let fd = other_end.with_descriptor(|file| file.as_raw_fd());
+            let far = LinkUnspec::new_with_name("eth0").setns_by_fd(fd).build();
+            handle.link().set(far).execute().await?;
+            let near = LinkUnspec::new_with_index(index_of("near")).name("eth0").build();
+            handle.link().set(near).execute().await
+        });
+        configure(&here, HERE);
+        configure(&there, THERE);
+        for node in [&here, &there] {
+            node.inside(|| until_usable("eth0"));
+        }
+        Self { here, there }
+    }
+}
+
+/// Waits until packets may be expected to leave by the interface.
+fn until_usable(name: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut events = lvsmesh_kernel::address::Events::subscribe().unwrap();
+        let addresses = lvsmesh_kernel::address::Addresses::open().unwrap();
+        while !addresses.links().await.unwrap()[name].usable() {
+            tokio::time::timeout(Duration::from_secs(20), events.next()).await.unwrap().unwrap();
+        }
+    });
+}
+
+fn index_of(name: &str) -> u32 {
+    nix::net::if_::if_nametoindex(name).unwrap()
+}
+
+/// Waits until something can be read.
+fn readable(socket: &impl AsFd) {
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    let deadline = raw_now().after(Duration::from_secs(20));
+    assert_eq!(wait::until(&mut fds, Some(deadline)), Ok(1), "nothing came within 20 s");
+}
+
+#[test]
+fn linux_an_advert_reaches_the_neighbour_as_the_rfc_wants_it() {
+    let pair = Pair::new();
+    let open = |source| move || VrrpSocket::open("eth0", index_of("eth0"), source).unwrap();
+    let here = pair.here.inside(open(Some(HERE)));
+    let there = pair.there.inside(open(None));
+
+    let mut buffer = [0; 256];
+    for message in [&b"\x21first"[..], b"\x31second"] {
+        here.send(message).unwrap();
+        readable(&there);
+        let received = there.receive(&mut buffer).unwrap().unwrap();
+        assert_eq!(received.payload, message);
+        assert_eq!((received.source, received.destination), (HERE, GROUP));
+        assert_eq!(received.ttl, 255);
+    }
+    assert_eq!(there.receive(&mut buffer), Ok(None), "each once");
+    assert_eq!(here.receive(&mut buffer), Ok(None), "a sender does not hear itself");
+
+    there.send(b"\x21answer").unwrap();
+    readable(&here);
+    let received = here.receive(&mut buffer).unwrap().unwrap();
+    assert_eq!((received.source, received.payload), (THERE, &b"\x21answer"[..]));
+}
+
+#[test]
+fn linux_adverts_keep_their_source_while_vips_come_and_go() {
+    let pair = Pair::new();
+    let here = pair.here.inside(|| VrrpSocket::open("eth0", index_of("eth0"), Some(HERE)).unwrap());
+    let there = pair.there.inside(|| VrrpSocket::open("eth0", index_of("eth0"), None).unwrap());
+    pair.here.inside(|| {
+        use lvsmesh_kernel::route_socket::{PreparedAddress, RouteSocket};
+        let mut vip = PreparedAddress::new(index_of("eth0"), VIP, Duration::from_secs(60));
+        RouteSocket::open().unwrap().claim(&mut vip).unwrap();
+    });
+
+    here.send(b"\x21").unwrap();
+    readable(&there);
+    assert_eq!(there.receive(&mut [0; 64]).unwrap().unwrap().source, HERE);
+}
+
+#[test]
+fn linux_a_vrrp_socket_needs_its_interface_and_its_address() {
+    let node = Namespace::new().unwrap();
+    let open = |name: &str, index, source| VrrpSocket::open(name, index, source).unwrap_err();
+    node.inside(|| {
+        let error = open("nosuch0", 9999, None);
+        assert_eq!(error.errno(), Some(Errno::ENODEV), "{error}");
+        assert!(error.to_string().ends_with("a VRRP socket on nosuch0"), "{error}");
+        let error = open("lo", 1, Some(HERE));
+        assert_eq!(error.errno(), Some(Errno::EADDRNOTAVAIL), "{error}");
+    });
+}
+
+#[test]
+fn linux_gratuitous_arp_reaches_the_neighbour_and_its_sender_hears_nothing() {
+    let pair = Pair::new();
+    let mac = [2, 0, 0, 0, 0, 1];
+    let frame = arp::gratuitous(mac, VIP);
+    let listener = pair.there.inside(|| ArpListener::open(index_of("eth0")).unwrap());
+    let (sender, target) = pair
+        .here
+        .inside(|| (ArpSender::open().unwrap(), LinkTarget::new(index_of("eth0")).unwrap()));
+    let (back, back_target) = pair
+        .there
+        .inside(|| (ArpSender::open().unwrap(), LinkTarget::new(index_of("eth0")).unwrap()));
+
+    let mut buffer = [0; 128];
+    sender.send(&target, &frame).unwrap();
+    // Machines ask on their own, too: only this frame claims the VIP.
+    let heard = loop {
+        readable(&listener);
+        let Some(bytes) = listener.receive(&mut buffer).unwrap() else { continue };
+        if bytes.get(28..32) == Some(&VIP.octets()) {
+            break bytes.to_vec();
+        }
+    };
+    assert_eq!(heard.get(..arp::FRAME_LEN), Some(&frame[..]));
+
+    // The other way, so that there is something that the sending socket could have heard: a listener beside it does.
+    let beside = pair.here.inside(|| ArpListener::open(index_of("eth0")).unwrap());
+    back.send(&back_target, &arp::gratuitous([2, 0, 0, 0, 0, 2], VIP)).unwrap();
+    readable(&beside);
+    let queued = pair.here.inside(queued_by_protocol);
+    assert!(queued.iter().any(|(protocol, bytes)| protocol == "0806" && *bytes > 0), "{queued:?}");
+    assert!(queued.iter().all(|(protocol, bytes)| protocol != "0000" || *bytes == 0), "{queued:?}");
+    assert!(
+        queued.iter().any(|(protocol, _)| protocol == "0000"),
+        "{queued:?}: the sender is there"
+    );
+}
+
+#[test]
+fn linux_a_listener_does_not_hear_what_leaves_its_interface() {
+    let pair = Pair::new();
+    let (listener, sender, target) = pair.here.inside(|| {
+        let index = index_of("eth0");
+        (
+            ArpListener::open(index).unwrap(),
+            ArpSender::open().unwrap(),
+            LinkTarget::new(index).unwrap(),
+        )
+    });
+    let there = pair.there.inside(|| ArpListener::open(index_of("eth0")).unwrap());
+    sender.send(&target, &arp::gratuitous([2, 0, 0, 0, 0, 1], VIP)).unwrap();
+    // It has left, and a copy for this side would have been made before.
+    readable(&there);
+    let mut buffer = [0; 128];
+    while let Some(frame) = listener.receive(&mut buffer).unwrap() {
+        assert_ne!(frame.get(28..32), Some(&VIP.octets()[..]), "{frame:02x?}");
+    }
+}
+
+#[test]
+fn linux_sending_where_nothing_is_says_so() {
+    let node = Namespace::new().unwrap();
+    node.inside(|| {
+        let sender = ArpSender::open().unwrap();
+        let frame = arp::gratuitous([2, 0, 0, 0, 0, 1], VIP);
+        assert_eq!(sender.send(&LinkTarget::new(9999).unwrap(), &frame), Err(Errno::ENXIO));
+        assert_eq!(sender.send(&LinkTarget::new(1).unwrap(), &frame), Err(Errno::ENETDOWN));
+        assert_eq!(LinkTarget::new(u32::MAX).unwrap_err(), Errno::ENODEV);
+    });
+}
+
+#[test]
+fn linux_each_namespace_has_sysctls_of_its_own() {
+    let [one, two] = [(); 2].map(|()| Namespace::new().unwrap());
+    let ignore = sysctl::interface("lo", "arp_ignore").unwrap();
+    let before = two.inside(|| sysctl::read(&ignore).unwrap());
+    let value = before.unwrap_or(0) + 1;
+    one.inside(|| sysctl::write(&ignore, value).unwrap());
+    assert_eq!(one.inside(|| sysctl::read(&ignore).unwrap()), Some(value));
+    assert_eq!(two.inside(|| sysctl::read(&ignore).unwrap()), before);
+}
+
+/// Protocol, in hexadecimal, and bytes queued of each packet socket in this thread's namespace (`packet_seq_show`, net/packet/af_packet.c).
+fn queued_by_protocol() -> Vec<(String, u64)> {
+    let text = std::fs::read_to_string("/proc/thread-self/net/packet").unwrap();
+    let rows = text.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.map(|row| (row[3].to_owned(), row[6].parse().unwrap())).collect()
+}
