@@ -89,10 +89,10 @@ async fn lead<P: Proposer>(proposer: &P, mut state: watch::Receiver<Applied>) {
             let task = tasks.spawn(async move {
                 match &asked {
                     Discovery::File(source) => {
-                        watch_one(File::new(source), &name, &proposer, &state).await
+                        watch_one(File::new(source), &name, &proposer, &state).await;
                     }
                     Discovery::Dns(source) => {
-                        watch_one(Dns::new(source), &name, &proposer, &state).await
+                        watch_one(Dns::new(source), &name, &proposer, &state).await;
                     }
                 }
             });

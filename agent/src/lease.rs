@@ -7,6 +7,8 @@ mod promise;
 mod schedule;
 mod seal;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 use std::collections::{BTreeMap, BTreeSet};

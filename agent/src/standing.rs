@@ -170,7 +170,7 @@ mod tests {
         let (inputs, orders) = queue().unwrap();
         let priorities = RefCell::new(vec![]);
         let follow = follow(LVS_1, seen, reports_seen, inputs, |priority| {
-            priorities.borrow_mut().push(priority)
+            priorities.borrow_mut().push(priority);
         });
         let steps = async {
             let heard = || -> Vec<Order> { orders.queue.try_iter().collect() };

@@ -106,7 +106,7 @@ async fn a_pool_follows_its_file_and_outlives_what_is_wrong_with_it() {
     log.until("synced", &[81]).await;
 
     let proposed = *log.proposed.lock().unwrap();
-    tokio::time::sleep(Duration::from_millis(350)).await;
+    sleep(Duration::from_millis(350)).await;
     assert_eq!(*log.proposed.lock().unwrap(), proposed, "an answer that is known is not proposed");
     task.abort();
 }
@@ -126,7 +126,7 @@ async fn another_source_takes_over_when_the_document_names_it() {
 
     status.send_replace(RaftStatus::default());
     std::fs::write(&two, r#"[{"targets": ["10.0.0.1:82"]}]"#).unwrap();
-    tokio::time::sleep(Duration::from_millis(350)).await;
+    sleep(Duration::from_millis(350)).await;
     assert_eq!(
         log.state.borrow().state.discovered("web").unwrap().real_servers[0].port,
         81,

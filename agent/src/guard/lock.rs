@@ -21,7 +21,7 @@ pub(super) fn take_lock(run_dir: &Path, patience: Duration) -> io::Result<Flock<
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(lock),
             Err((again, Errno::EWOULDBLOCK | Errno::EINTR)) if started.elapsed() < patience => {
-                file = again
+                file = again;
             }
             Err((_, Errno::EWOULDBLOCK)) => {
                 return Err(io::Error::new(

@@ -91,7 +91,7 @@ fn listen(lines: impl BufRead) -> Option<Held> {
             }
             Ok(Ok(Line::Done)) => return None,
             Ok(Err(_)) => {
-                tracing::warn!("the guard was told something that it does not understand")
+                tracing::warn!("the guard was told something that it does not understand");
             }
             Err(error) => {
                 tracing::warn!(%error, "reading from the agent failed");

@@ -196,7 +196,7 @@ impl<K: Kernel> Rounds<K> {
         let no_ipvs = needs_ipvs && member.is_director() && observed.table.is_none();
         let report = &mut self.report;
         report.converged =
-            left.ops.is_empty() && left.withheld.is_empty() && !(no_ipvs && !plan.table.is_empty());
+            left.ops.is_empty() && left.withheld.is_empty() && (plan.table.is_empty() || !no_ipvs);
         report.digest = plan.real_server.digest();
         report.real_server_fault = real_server_fault(observed, &plan.real_server);
         report.foreign = left.foreign.into_iter().collect();

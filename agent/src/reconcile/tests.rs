@@ -4,7 +4,7 @@ use std::sync::Arc;
 use lvsmesh_core::model::{NodeId, Protocol, Scheduler};
 use lvsmesh_core::plan::{Address, Owned, ServiceSpec, Sysctl, VirtualService};
 use lvsmesh_kernel::Errno;
-use lvsmesh_kernel::fake::FakeKernel;
+use lvsmesh_kernel::fake::{FakeKernel, FakeState};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -14,6 +14,9 @@ use crate::fixtures::{LVS_1, LVS_2, TestFleet, WEB_1, document, ip, links};
 use crate::lease::{Outlook, queue};
 
 const HOLDING: Tenure = Tenure::Holding { epoch: 7 };
+
+/// A change made behind the agent's back.
+type Undo = fn(&mut FakeState);
 
 struct Machine {
     directory: TempDir,
@@ -112,7 +115,7 @@ async fn a_restart_performs_nothing() {
 #[tokio::test]
 async fn what_others_undo_is_repaired_and_reported_as_drift() {
     #[rustfmt::skip]
-    let cases: [(NodeId, fn(&mut lvsmesh_kernel::fake::FakeState), u64, &str); 4] = [
+    let cases: [(NodeId, Undo, u64, &str); 4] = [
         (LVS_1, |kernel| kernel.table.as_mut().unwrap().clear(), 3, "add real server 192.168.3.102:80 to"),
         (LVS_1, |kernel| kernel.table.as_mut().unwrap().get_mut(&web()).unwrap().spec.scheduler = "rr".into(), 1, "set service"),
         (WEB_1, |kernel| kernel.addresses.retain(|address| address.address != ip(100)), 1, "add address 192.168.3.100 to lo"),

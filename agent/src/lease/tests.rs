@@ -1,0 +1,320 @@
+//! The thread on a real segment: a holder in one network namespace, a witness in another, a cable between them.
+
+use std::process::Command;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use lvsmesh_core::arp::Packet;
+use lvsmesh_core::lease::{GateRequest, Profile, RaftView, Standing};
+use lvsmesh_core::vrrp::{Advert, GROUP};
+use lvsmesh_kernel::raw::{ArpListener, VrrpSocket};
+use nix::net::if_::if_nametoindex;
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::gettid;
+use tempfile::TempDir;
+
+use super::*;
+use crate::fixtures::{ip, vip};
+use crate::raft::Verdict;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const OWN: NodeId = NodeId(1);
+
+fn ip_command(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What was seen on the cable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    Announcement,
+    Advert { priority: u8 },
+}
+
+/// The other end of the cable.
+struct Neighbour {
+    seen: Receiver<Seen>,
+    say: Sender<u8>,
+}
+
+impl Neighbour {
+    /// Makes a namespace for this thread and one for the neighbour, with `eth0` here (.101) and `eth0` there (.3).
+    fn new() -> Self {
+        unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
+        let (tid_sent, tid) = channel();
+        let (ready_sent, ready) = channel();
+        let (cable_sent, cable) = channel::<()>();
+        let (seen_sent, seen) = channel();
+        let (say, said) = channel();
+        std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            tid_sent.send(gettid()).unwrap();
+            cable.recv().unwrap();
+            ip_command("link set peer0 name eth0");
+            ip_command("addr add 192.168.3.3/24 dev eth0");
+            ip_command("link set eth0 up");
+            let index = if_nametoindex("eth0").unwrap();
+            let arp = ArpListener::open(index).unwrap();
+            let vrrp = VrrpSocket::open("eth0", index, Some([192, 168, 3, 3].into())).unwrap();
+            ready_sent.send(()).unwrap();
+            watch_cable(&arp, &vrrp, &seen_sent, &said);
+        });
+        let tid = tid.recv().unwrap();
+        ip_command("link set lo up");
+        ip_command("link add eth0 type veth peer name peer0");
+        ip_command(&format!("link set peer0 netns {tid}"));
+        ip_command("addr add 192.168.3.101/24 dev eth0");
+        ip_command("link set eth0 up");
+        cable_sent.send(()).unwrap();
+        ready.recv_timeout(PATIENCE).unwrap();
+        Self { seen, say }
+    }
+
+    /// Waits until this is seen.
+    fn until(&self, wanted: Seen) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.seen.recv_timeout(left).unwrap_or_else(|_| panic!("{wanted:?} was not seen"))
+                == wanted
+            {
+                return;
+            }
+        }
+    }
+
+    /// Nothing at all for a while.
+    fn silent(&self) {
+        while self.seen.try_recv().is_ok() {}
+        let heard = self.seen.recv_timeout(Duration::from_millis(1200));
+        assert_eq!(heard, Err(RecvTimeoutError::Timeout));
+    }
+}
+
+fn watch_cable(arp: &ArpListener, vrrp: &VrrpSocket, seen: &Sender<Seen>, said: &Receiver<u8>) {
+    let own = [192, 168, 3, 3].into();
+    let mut buffer = [0; 2048];
+    loop {
+        match said.recv_timeout(Duration::from_millis(5)) {
+            Ok(priority) => {
+                let advert = Advert { priority, ..Advert::of(&vip()) };
+                vrrp.send(&advert.encode(own, GROUP, vip().vrrp.checksum)).unwrap();
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        while let Ok(Some(frame)) = arp.receive(&mut buffer) {
+            let packet = Packet::decode(frame).unwrap();
+            if packet.is_gratuitous() && IpAddr::V4(packet.target) == ip(100) {
+                let _ = seen.send(Seen::Announcement);
+            }
+        }
+        while let Ok(Some(packet)) = vrrp.receive(&mut buffer) {
+            let advert =
+                Advert::decode(packet.payload, packet.source, packet.destination).unwrap().advert;
+            let _ = seen.send(Seen::Advert { priority: advert.priority });
+        }
+    }
+}
+
+/// The thread under test, with a stand-in for Raft that elects it.
+struct Holder {
+    _run_dir: TempDir,
+    handle: LeaseHandle,
+    thread: JoinHandle<()>,
+    verdicts: Receiver<Verdict>,
+}
+
+impl Holder {
+    fn start() -> Self {
+        let run_dir = tempfile::tempdir().unwrap();
+        let (inputs, receiver) = queue().unwrap();
+        let (tell, verdicts) = channel();
+        let config = LeaseThreadConfig {
+            own: OWN,
+            fleet: "blue".into(),
+            term: 0,
+            listen: "127.0.0.1:0".parse().unwrap(),
+            key: LeaseKey { id: 1, secret: [7; 32] },
+            timing: Profile::Relaxed.timing(),
+            run_dir: run_dir.path().to_owned(),
+            voted_before: false,
+            realtime: false,
+            guard: None,
+            inputs,
+        };
+        let tell = Box::new(move |verdict| {
+            let _ = tell.send(verdict);
+        });
+        let (handle, thread) = thread::start(config, receiver, tell).unwrap();
+        Self { _run_dir: run_dir, handle, thread, verdicts }
+    }
+
+    fn verdict(&self, wanted: Verdict) {
+        loop {
+            if self.verdicts.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no {wanted:?}"))
+                == wanted
+            {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the tenure is this. The thread under test is no task, so there is nothing else to await.
+    fn tenure(&self, wanted: Tenure) {
+        let mut seen = self.handle.tenure.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let wait = async {
+            tokio::time::timeout(PATIENCE, seen.wait_for(|now| *now == wanted)).await.is_ok()
+        };
+        assert!(runtime.block_on(wait), "{wanted:?}: {:?}", self.handle.tenure.borrow());
+    }
+
+    /// A lone voter: asks, elects itself, holds.
+    fn elect(&self) {
+        let inputs = &self.handle.inputs;
+        inputs.order(Order::Vips(vec![vip()]));
+        inputs.send(Input::Voters([OWN].into()));
+        inputs.send(Input::Standing(Standing { eligible: true, rank: 0, witness: false }));
+        self.verdict(Verdict::Campaign);
+        inputs.send(Input::Gate(GateRequest { ticket: 5, candidate: OWN, term: 1, binding: true }));
+        self.verdict(Verdict::Pass(5));
+        inputs.send(Input::Raft(RaftView { term: 1, leader: Some(OWN), settled: true }));
+        self.tenure(Tenure::Preparing { epoch: 1 });
+        assert!(!attached(), "not before the table stands");
+        inputs.send(Input::TableReady { epoch: 1 });
+        self.tenure(Tenure::Holding { epoch: 1 });
+    }
+
+    fn stop(self) {
+        self.handle.inputs.order(Order::Stop);
+        self.thread.join().unwrap();
+        assert_eq!(*self.handle.tenure.borrow(), Tenure::None);
+    }
+}
+
+/// Whether the VIP is on `eth0` of this thread's namespace.
+fn attached() -> bool {
+    ip_command("-o -4 addr show dev eth0").contains("192.168.3.100/32")
+}
+
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_holder_attaches_advertises_announces_and_lets_go_with_a_goodbye() {
+    let neighbour = Neighbour::new();
+    let holder = Holder::start();
+    holder.elect();
+    assert!(attached());
+    let shown = ip_command("-d -4 addr show dev eth0");
+    assert!(shown.contains("valid_lft 2sec") || shown.contains("valid_lft 1sec"), "{shown}");
+    neighbour.until(Seen::Advert { priority: 200 });
+    neighbour.until(Seen::Announcement);
+
+    // Someone takes it off: it comes back by itself.
+    ip_command("addr del 192.168.3.100/32 dev eth0");
+    wait_until("the VIP comes back", attached);
+
+    let counters = Arc::clone(&holder.handle.counters);
+    holder.stop();
+    neighbour.until(Seen::Advert { priority: 0 });
+    assert!(!attached());
+    neighbour.silent();
+    assert_eq!((counters.claims.get(), counters.releases.get()), (1, 1));
+    assert_eq!((counters.withheld.get(), counters.emission_errors.get()), (0, 0));
+}
+
+#[test]
+fn a_deposed_holder_is_silent_at_once_and_says_no_goodbye() {
+    let neighbour = Neighbour::new();
+    let holder = Holder::start();
+    holder.elect();
+    neighbour.until(Seen::Advert { priority: 200 });
+    let next = RaftView { term: 2, leader: Some(NodeId(2)), settled: false };
+    holder.handle.inputs.send(Input::Raft(next));
+    holder.tenure(Tenure::None);
+    assert!(!attached());
+    neighbour.silent();
+    holder.stop();
+}
+
+#[test]
+fn a_holder_keeps_silent_beside_a_higher_foreign_master_and_resumes_after_it() {
+    let neighbour = Neighbour::new();
+    let holder = Holder::start();
+    holder.elect();
+    neighbour.until(Seen::Advert { priority: 200 });
+
+    neighbour.say.send(250).unwrap();
+    wait_until("the VIP goes", || !attached());
+    wait_until("an operator is told", || {
+        holder.handle.outlook.borrow().foreign.iter().any(|foreign| foreign.yielding)
+    });
+    assert_eq!(*holder.handle.tenure.borrow(), Tenure::Holding { epoch: 1 }, "the lease stays");
+    assert!(holder.handle.outlook.borrow().attached.is_empty());
+    neighbour.silent();
+
+    neighbour.say.send(0).unwrap();
+    neighbour.until(Seen::Advert { priority: 200 });
+    wait_until("the VIP is back", attached);
+
+    // A lower one is answered at once, and then some.
+    let before = holder.handle.counters.garps_sent.get();
+    neighbour.say.send(100).unwrap();
+    wait_until("it is answered", || holder.handle.counters.garps_sent.get() > before + 1);
+    assert!(attached());
+    holder.stop();
+}
+
+#[test]
+fn vips_change_under_a_lease_without_taking_off_what_stays() {
+    let _neighbour = Neighbour::new();
+    let holder = Holder::start();
+    holder.elect();
+    let mut more = vip();
+    more.addresses.push(ip(110));
+    holder.handle.inputs.order(Order::Vips(vec![more]));
+    let both = || {
+        let shown = ip_command("-o -4 addr show dev eth0");
+        shown.contains("192.168.3.100/32") && shown.contains("192.168.3.110/32")
+    };
+    wait_until("both are there", both);
+    holder.handle.inputs.order(Order::Vips(vec![]));
+    wait_until("none is", || !ip_command("-o -4 addr show dev eth0").contains("/32"));
+    assert_eq!(
+        *holder.handle.tenure.borrow(),
+        Tenure::Holding { epoch: 1 },
+        "a lease needs no VIP"
+    );
+    holder.stop();
+}
+
+#[test]
+fn an_interface_that_is_missing_is_named_and_used_when_it_comes() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
+    ip_command("link set lo up");
+    let holder = Holder::start();
+    let inputs = &holder.handle.inputs;
+    inputs.order(Order::Vips(vec![vip()]));
+    wait_until("it is named", || {
+        holder.handle.outlook.borrow().faults == ["vips/web: this machine has no interface eth0"]
+    });
+    ip_command("link add eth0 type veth peer name peer0");
+    ip_command("addr add 192.168.3.101/24 dev eth0");
+    ip_command("link set peer0 up");
+    ip_command("link set eth0 up");
+    inputs.order(Order::Refresh);
+    wait_until("it is used", || holder.handle.outlook.borrow().faults.is_empty());
+    holder.elect();
+    assert!(attached());
+    holder.stop();
+}
