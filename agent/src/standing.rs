@@ -106,8 +106,10 @@ fn view(state: &State, own: NodeId, report: &NodeReport) -> View {
         standing: Standing { eligible, rank, witness },
         priority,
         vips: if director { state.document().vips.clone() } else { vec![] },
+        // Who was removed counts until Raft's configuration says otherwise.
         peers: state
-            .members()
+            .departed()
+            .chain(state.members())
             .filter(|member| member.id != own)
             .map(|member| (member.id, member.lease))
             .collect(),

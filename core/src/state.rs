@@ -19,6 +19,9 @@ use crate::model::{Discovery, Document, Member, NodeId, Pool, PoolSource};
 /// How many revisions are remembered, with their documents.
 pub const HISTORY: usize = 200;
 
+/// How many nodes that are no members any more are remembered.
+pub const DEPARTED: usize = 16;
+
 /// Everything that the fleet has agreed on.
 ///
 /// Documents are shared, so that a copy costs what the fleet's size asks for and not 200 documents.
@@ -31,6 +34,8 @@ pub struct State {
     /// The document in force, also where `history` is empty.
     document: Arc<Document>,
     members: BTreeMap<NodeId, Member>,
+    /// Oldest first.
+    departed: VecDeque<Member>,
     next_id: u64,
     /// Of members only.
     readiness: BTreeMap<NodeId, Readiness>,
@@ -60,6 +65,8 @@ pub struct Parts {
     pub history: Vec<Arc<Revision>>,
     /// By rising id.
     pub members: Vec<Member>,
+    /// Nodes that were members, the last to go last; at most [`DEPARTED`].
+    pub departed: Vec<Member>,
     /// The id that the next node gets; above every id that was ever given.
     pub next_id: u64,
     /// By rising id.
@@ -106,6 +113,7 @@ impl Default for State {
             history: VecDeque::new(),
             document: Arc::default(),
             members: BTreeMap::new(),
+            departed: VecDeque::new(),
             next_id: 1,
             readiness: BTreeMap::new(),
             health: BTreeMap::new(),
@@ -209,6 +217,12 @@ impl State {
         NodeId(self.next_id)
     }
 
+    /// The last [`DEPARTED`] nodes that ceased to be members, the last to go last. Until Raft's configuration has forgotten such a node, its
+    /// vote counts, and it must be reached: of two voters neither can take the other's vote without it.
+    pub fn departed(&self) -> impl ExactSizeIterator<Item = &Member> {
+        self.departed.iter()
+    }
+
     /// What the node last said about its realserver side; `None` if it never did.
     #[must_use]
     pub fn readiness(&self, id: NodeId) -> Option<&Readiness> {
@@ -235,6 +249,7 @@ impl State {
             fleet: self.fleet.clone(),
             history: self.history.iter().cloned().collect(),
             members: self.members.values().cloned().collect(),
+            departed: self.departed.iter().cloned().collect(),
             next_id: self.next_id,
             readiness: self.readiness.values().cloned().collect(),
             health: self
@@ -276,6 +291,15 @@ impl State {
                 return Err(Inconsistent::Member { id, name });
             }
             state.members.insert(id, member);
+        }
+
+        for member in parts.departed {
+            let (id, name) = (member.id, member.name.clone());
+            let wrong = state.member(id).is_some() || id.0 == 0 || id.0 >= state.next_id;
+            if wrong || state.departed.len() == DEPARTED {
+                return Err(Inconsistent::Member { id, name });
+            }
+            state.departed.push_back(member);
         }
 
         for discovered in parts.discovered {
@@ -343,8 +367,7 @@ impl State {
 
     fn admit(&mut self, candidate: Candidate) -> NodeId {
         if let Some(old) = self.member_by_name(&candidate.name).map(|member| member.id) {
-            self.members.remove(&old);
-            self.readiness.remove(&old);
+            self.depart(old);
         }
         let id = NodeId(self.next_id);
         self.next_id += 1;
@@ -361,9 +384,18 @@ impl State {
         if self.members.len() == 1 {
             return Err(Rejection::LastVoter { name });
         }
-        self.members.remove(&id);
-        self.readiness.remove(&id);
+        self.depart(id);
         Ok(Outcome::Removed { id })
+    }
+
+    fn depart(&mut self, id: NodeId) {
+        self.readiness.remove(&id);
+        if let Some(member) = self.members.remove(&id) {
+            if self.departed.len() == DEPARTED {
+                self.departed.pop_front();
+            }
+            self.departed.push_back(member);
+        }
     }
 
     fn note_readiness(&mut self, readiness: Readiness) -> Outcome {

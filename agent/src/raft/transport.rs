@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lvsmesh_core::model::NodeId;
+use lvsmesh_core::state::State;
 use lvsmesh_proto::internal::v1::RaftBatch;
 use lvsmesh_proto::internal::v1::peer_client::PeerClient;
 use prost011::Message as _;
@@ -23,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::{Outbound, RaftHandle};
+use super::{Outbound, RaftHandle, RaftStatus};
 use crate::tls::Connector;
 
 /// Messages that wait for one peer.
@@ -90,24 +91,32 @@ impl Transport {
     /// Follows the members of the applied state until `shutdown` turns true.
     pub async fn run(self, raft: RaftHandle, mut shutdown: watch::Receiver<bool>) {
         let mut links: BTreeMap<NodeId, Link> = BTreeMap::new();
-        let mut state = raft.state.clone();
+        let (mut state, mut status) = (raft.state.clone(), raft.status.clone());
         loop {
-            let members: BTreeMap<NodeId, SocketAddr> = state
-                .borrow_and_update()
-                .state
-                .members()
-                .filter(|member| member.id != self.own)
-                .map(|member| (member.id, member.grpc))
-                .collect();
+            let members =
+                self.reached(&state.borrow_and_update().state, &status.borrow_and_update());
             self.follow(&members, &mut links, &raft);
             tokio::select! {
                 biased;
                 // An error says that nobody can ask us to stop any more, which asks us to stop.
                 _ = shutdown.wait_for(|stop| *stop) => break,
                 changed = state.changed() => if changed.is_err() { break },
+                changed = status.changed() => if changed.is_err() { break },
             }
         }
         self.follow(&BTreeMap::new(), &mut links, &raft);
+    }
+
+    /// The members, and who was one and still counts: a voter cannot be removed without its own vote where two are the majority.
+    fn reached(&self, state: &State, status: &RaftStatus) -> BTreeMap<NodeId, SocketAddr> {
+        let counts = |id: &NodeId| status.voters.contains(id) || status.learners.contains(id);
+        state
+            .departed()
+            .filter(|member| counts(&member.id))
+            .chain(state.members())
+            .filter(|member| member.id != self.own)
+            .map(|member| (member.id, member.grpc))
+            .collect()
     }
 
     /// Opens streams to new members and ends those to members that are gone or have moved.

@@ -249,6 +249,8 @@ fn removing_takes_the_readiness_along_but_never_the_last_voter() {
 
     fleet.run(Command::Ready(Readiness { node: NodeId(1), digest: 8, fault: None }));
     assert!(fleet.state.readiness(NodeId(1)).is_none(), "a removed node has nothing to say");
+    let departed = fleet.state.departed().map(|member| member.id).collect::<Vec<_>>();
+    assert_eq!(departed, [NodeId(1)], "it must be reached until it is told");
 }
 
 #[test]
@@ -392,11 +394,12 @@ fn parts_that_no_log_leads_to_are_refused() {
     assert_eq!(State::from_parts(good.clone()).as_ref(), Ok(&fleet.state));
 
     #[rustfmt::skip]
-    let cases: [(&str, Damage); 7] = [
+    let cases: [(&str, Damage); 8] = [
         ("a gap in the history",        |p| { let first = Arc::make_mut(&mut p.history[1]); first.summary.revision = 9; }),
         ("an id that was not given",    |p| p.next_id = 2),
         ("id 0",                        |p| p.members[0].id = NodeId(0)),
         ("a name twice",                |p| p.members[1].name = "a".into()),
+        ("a departed member",           |p| p.departed.push(p.members[0].clone())),
         ("readiness of a stranger",     |p| p.readiness.push(Readiness { node: NodeId(7), digest: 0, fault: None })),
         ("health of a stranger",        |p| p.health[0].pool = "other".into()),
         ("a source for a listed pool",  |p| p.discovered.push(Discovered {
