@@ -84,7 +84,7 @@ pub struct TlsFiles {
 pub struct Beat {
     /// Timing; the same on every node.
     pub profile: Profile,
-    /// Ask for `SCHED_FIFO`.
+    /// Ask for `SCHED_RR`.
     pub realtime: bool,
 }
 

@@ -1,7 +1,7 @@
 //! `lvs-agent`: the daemon of one machine, and the commands that put the machine into a fleet and take it out.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -166,5 +166,10 @@ async fn execute(
 /// What the guard has to say goes where the agent's log goes.
 fn guard_log() {
     // The only subscriber of this process.
-    drop(tracing_subscriber::fmt().with_writer(io::stderr).try_init());
+    drop(
+        tracing_subscriber::fmt()
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
+            .try_init(),
+    );
 }

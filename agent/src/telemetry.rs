@@ -7,6 +7,7 @@ pub mod metrics;
 pub mod page;
 pub mod propagate;
 
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
@@ -143,7 +144,7 @@ fn log<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let layer = fmt::layer().with_writer(std::io::stderr);
+    let layer = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     match format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().boxed(),

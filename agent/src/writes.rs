@@ -266,3 +266,78 @@ fn is_unconnected(status: &Status) -> bool {
     let first = std::error::Error::source(status);
     std::iter::successors(first, |error| error.source()).any(|error| error.is::<ConnectError>())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::{Peer, PeerKind};
+
+    fn certified(kind: PeerKind) -> Caller {
+        Caller::Certified(Peer { fleet: "web".into(), kind, name: "ada".into() })
+    }
+
+    #[test]
+    fn only_those_who_pass_calls_on_may_name_another_author() {
+        let mut passed_on = MetadataMap::new();
+        passed_on.insert_bin(AUTHOR, MetadataValue::from_bytes("operator/eve".as_bytes()));
+        let direct = MetadataMap::new();
+        let (operator, node) = (certified(PeerKind::Operator), certified(PeerKind::Node));
+
+        #[rustfmt::skip]
+        let cases = [
+            // caller               metadata    says of itself  author
+            (&operator,             &direct,    "root@x",       "operator/ada"),
+            (&operator,             &passed_on, "root@x",       "operator/ada"),
+            (&node,                 &direct,    "",             "node/ada"),
+            (&node,                 &passed_on, "",             "operator/eve"),
+            (&Caller::Unverified,   &direct,    "root@x",       "root@x (unverified)"),
+            (&Caller::Unverified,   &direct,    "",             "unknown (unverified)"),
+            (&Caller::Unverified,   &passed_on, "root@x",       "operator/eve"),
+        ];
+        for (caller, metadata, unverified, author) in cases {
+            let errand = Errand::from_call(Some(caller), metadata, unverified, false);
+            assert_eq!(errand.author, author, "{caller:?}");
+        }
+    }
+
+    #[test]
+    fn the_callers_deadline_is_kept_with_a_margin() {
+        #[rustfmt::skip]
+        let cases = [
+            // header       patience in ms
+            (None,          15_000),
+            (Some("10S"),    9_800),
+            (Some("5000m"),  4_800),
+            (Some("1M"),    59_800),
+            // A margin of its own size would leave nothing.
+            (Some("100m"),      50),
+            (Some("S"),     15_000),
+            (Some("soon"),  15_000),
+        ];
+        for (header, expected) in cases {
+            let mut metadata = MetadataMap::new();
+            if let Some(header) = header {
+                metadata.insert("grpc-timeout", header.parse().unwrap());
+            }
+            assert_eq!(patience(&metadata), Duration::from_millis(expected), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_have_been_done_is_done_twice_only_if_that_does_no_harm() {
+        let broken = || Status::unavailable("connection closed");
+        assert!(matches!(refusal(broken(), true), CallError::NotLeader));
+        assert!(matches!(refusal(broken(), false), CallError::Unconfirmed { .. }));
+
+        let unconnected =
+            || Status::from_error(Box::new(ConnectError(Box::from("connection refused"))));
+        assert!(matches!(refusal(unconnected(), false), CallError::NotLeader));
+        assert!(matches!(refusal(CallError::NotLeader.into(), false), CallError::NotLeader));
+
+        let said = Status::from(CallError::UnknownNode { name: "x".into() });
+        let CallError::Remote(status) = refusal(said, true) else {
+            panic!("it is the leader's word")
+        };
+        assert_eq!(status.code(), Code::NotFound);
+    }
+}

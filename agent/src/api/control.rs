@@ -187,8 +187,7 @@ impl ControlService {
         let errand = Errand::from_call(caller.as_ref(), request.metadata(), "", false);
         let message = request.into_inner();
         let name = message.name.clone();
-        let response = self
-            .context
+        self.context
             .writes
             .at_leader(
                 &errand,
@@ -197,6 +196,7 @@ impl ControlService {
                     match self.context.writes.propose(command).await? {
                         Outcome::Removed { id } => {
                             tracing::info!(%name, %id, author = errand.author, "node removed");
+                            self.forgotten(id, errand.deadline).await?;
                             Ok(v1::RemoveNodeResponse { id: id.0 })
                         }
                         other => Err(unexpected(&other)),
@@ -210,22 +210,17 @@ impl ControlService {
                         .map(Response::into_inner)
                 },
             )
-            .await?;
-        if !errand.forwarded {
-            self.forgotten(NodeId(response.id), errand.deadline).await?;
-        }
-        Ok(response)
+            .await
     }
 
-    /// Waits until this node's Raft configuration no longer has that node.
+    /// Waits until Raft's configuration no longer has that node. A leader that removed itself waits until it leads no more: what is decided
+    /// after that, by its successor, it is not told.
     async fn forgotten(&self, id: NodeId, deadline: Instant) -> Result<(), CallError> {
-        if id == self.context.identity.id {
-            // It is not told what is decided without it.
-            return Ok(());
-        }
         let mut status = self.context.raft.status.clone();
-        let gone = status
-            .wait_for(|status| !status.voters.contains(&id) && !status.learners.contains(&id));
+        let gone = status.wait_for(|status| match status.id == id {
+            true => !status.leading,
+            false => !status.voters.contains(&id) && !status.learners.contains(&id),
+        });
         match timeout_at(deadline, gone).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(CallError::Stopping),

@@ -272,3 +272,6 @@ fn unserved(view: &placement::RealServerView) -> Option<String> {
     let verdict = if view.serving { "gets traffic although" } else { "gets no traffic:" };
     Some(format!("real server {}{node} {verdict} {reason}", view.address))
 }
+
+#[cfg(test)]
+mod tests;

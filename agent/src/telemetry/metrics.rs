@@ -76,6 +76,13 @@ const MEASURES: &[Measure] = &[
     gauge("holding", "1 if this node holds the VIPs", |s| {
         flag(matches!(*s.lease.tenure.borrow(), Tenure::Holding { .. }))
     }),
+    Measure {
+        name: "lease.remaining",
+        unit: "s",
+        help: "How long the lease still runs; 0 without one",
+        kind: Kind::Gauge,
+        read: |s| vec![Sample { labels: Vec::new(), value: s.lease.remaining().as_secs_f64() }],
+    },
     counter("vrrp.adverts", "VRRP adverts sent", |s| one(s.lease.counters.adverts_sent.get())),
     counter("vrrp.foreign_adverts", "VRRP adverts heard from routers outside the fleet", |s| one(s.lease.counters.foreign_adverts.get())),
     counter("vrrp.malformed_adverts", "VRRP adverts heard that could not be read", |s| one(s.lease.counters.malformed_adverts.get())),

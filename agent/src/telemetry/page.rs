@@ -9,13 +9,13 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::metrics::{self, Kind, Sources};
+use super::metrics::{self, Kind, Sample, Sources};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -89,21 +89,29 @@ impl Collector for Measures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         for measure in metrics::all() {
             let (name, kind) = (measure.name.replace('.', "_"), measure.kind);
+            let unit = (measure.unit == "s").then_some(Unit::Seconds);
             let metric_type = match kind {
                 Kind::Gauge => MetricType::Gauge,
                 Kind::Counter => MetricType::Counter,
             };
-            let mut family = encoder.encode_descriptor(&name, measure.help, None, metric_type)?;
-            for sample in (measure.read)(&self.0) {
-                let mut metric = family.encode_family(&sample.labels)?;
-                match kind {
-                    Kind::Gauge => metric.encode_gauge(&sample.value)?,
-                    Kind::Counter => {
-                        metric.encode_counter::<NoLabelSet, f64, u64>(&sample.value, None)?
-                    }
+            let mut family =
+                encoder.encode_descriptor(&name, measure.help, unit.as_ref(), metric_type)?;
+            for Sample { labels, value } in (measure.read)(&self.0) {
+                if labels.is_empty() {
+                    // A family would print an empty pair of braces.
+                    write(&mut family, kind, value)?;
+                } else {
+                    write(&mut family.encode_family(&labels)?, kind, value)?;
                 }
             }
         }
         Ok(())
+    }
+}
+
+fn write(metric: &mut MetricEncoder<'_>, kind: Kind, value: f64) -> Result<(), std::fmt::Error> {
+    match kind {
+        Kind::Gauge => metric.encode_gauge(&value),
+        Kind::Counter => metric.encode_counter::<NoLabelSet, f64, u64>(&value, None),
     }
 }
