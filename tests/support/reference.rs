@@ -140,10 +140,29 @@ impl Reference {
     }
 }
 
-/// Requests that were not answered and do not touch any window.
+/// Requests that were not answered and do not touch any window, one line each: when, seen from every window, and why.
 #[must_use]
-pub fn lost_outside(requests: &[Request], windows: &[Window]) -> Vec<Request> {
+pub fn lost_outside(requests: &[Request], windows: &[Window]) -> Vec<String> {
     let inside =
         |request: &Request| windows.iter().any(|window| request.overlaps(window.from, window.to));
-    requests.iter().filter(|request| request.answer.is_err() && !inside(request)).cloned().collect()
+    let seen_from = |request: &Request, window: &Window| {
+        let after = |moment: Instant| {
+            let (late, early) = (
+                request.began.saturating_duration_since(moment),
+                moment.saturating_duration_since(request.began),
+            );
+            late.as_secs_f64() - early.as_secs_f64()
+        };
+        let (fault, end) = (after(window.from), after(window.to));
+        format!(
+            "{fault:+.3} s from the fault and {end:+.3} s from the end of {} to {}",
+            window.silence.before, window.silence.after
+        )
+    };
+    let line = |request: &Request| {
+        let why = request.answer.as_ref().err()?;
+        let when: Vec<_> = windows.iter().map(|window| seen_from(request, window)).collect();
+        Some(format!("{why} after {:?}, begun {}", request.ended - request.began, when.join("; ")))
+    };
+    requests.iter().filter(|request| !inside(request)).filter_map(line).collect()
 }
