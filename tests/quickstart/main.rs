@@ -126,7 +126,7 @@ fn report(running: &Reference, window: &Window, requests: &[Request]) {
     let touched: Vec<_> =
         requests.iter().filter(|request| request.overlaps(window.from, window.to)).collect();
     let lost = touched.iter().filter(|request| request.answer.is_err()).count();
-    say(&format!("  {} requests fell into that time, {lost} of them lost", touched.len()));
+    say(&format!("  {} requests fell into the failover, {lost} of them lost", touched.len()));
     assert_eq!(running.fleet.holder(), silence.after, "who answers has the VIP, and nobody else");
 }
 

@@ -35,7 +35,8 @@ pub struct Reference {
 pub struct Window {
     /// When the fault was made.
     pub from: Instant,
-    /// When the new holder had first answered a datagram.
+    /// When the new holder had first answered a datagram and the node that is also a realserver, if it had held, had no table any more: until
+    /// then it schedules once more what the new holder sends it as a realserver, and connections that it moved are reset when the table goes.
     pub to: Instant,
     /// The longest time without an answer to a datagram.
     pub silence: Silence,
@@ -134,9 +135,26 @@ impl Reference {
                 .filter(|answer| answer.by == to)
                 .last()
         });
+        let mut end = first.at;
+        if to != LVS_2.0 && self.forwards(LVS_2.0) {
+            eventually("the dual-role node's table is gone", Duration::from_secs(20), || {
+                (!self.forwards(LVS_2.0)).then_some(())
+            });
+            end = Instant::now();
+        }
         let silence =
             prober.longest_silence(from).expect("there were answers before and after the fault");
-        Window { from, to: first.at, silence }
+        Window { from, to: end, silence }
+    }
+
+    /// Whether a node's IPVS table has a service.
+    #[must_use]
+    pub fn forwards(&self, node: &str) -> bool {
+        let read = || std::fs::read_to_string("/proc/thread-self/net/ip_vs");
+        let table = self.fleet.lab.node(node).namespace.inside(read);
+        let service =
+            |line: &str| ["TCP ", "UDP ", "FWM "].iter().any(|kind| line.starts_with(kind));
+        table.expect("the kernel has IPVS").lines().any(service)
     }
 }
 
