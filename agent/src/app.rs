@@ -15,7 +15,7 @@ use lvsmesh_kernel::{KernelError, Linux};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 
 use crate::api::context::Context;
@@ -34,7 +34,7 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::{self, Sources};
 use crate::telemetry::page::{Page, PageError};
 use crate::tls::{Connector, Credentials};
-use crate::writes::Writes;
+use crate::writes::{Pace, Writes};
 use crate::{discovery, duties, handover, health, report, standing};
 
 /// A guard of an earlier agent has this long to finish.
@@ -132,12 +132,15 @@ pub async fn run(config: Config, insecure: bool, telemetry: &Telemetry) -> Resul
     parts.run_until(signals.stop()).await
 }
 
+/// A task that ended: its name, and how.
+type Ended = (&'static str, Result<(), AppError>);
+
 /// Everything that runs.
 struct Parts {
     context: Context,
     shutdown: watch::Sender<bool>,
     /// Tasks that end when `shutdown` turns true; none of them ends before.
-    tasks: JoinSet<(&'static str, Result<(), AppError>)>,
+    tasks: JoinSet<Ended>,
     raft: JoinHandle<Result<(), RaftError>>,
     lease: JoinHandle<()>,
     guard: Option<Guard>,
@@ -183,8 +186,10 @@ impl Parts {
         let (shutdown, stop) = watch::channel(false);
         let (report, report_seen) = watch::channel(NodeReport::default());
         let links = Links::new(connector);
+        let pace = Pace::from(&config.beat.profile.timing());
         let context = Context {
-            writes: Writes::new(raft.clone(), links.clone()),
+            writes: Writes::new(raft.clone(), links.clone(), pace),
+            pace,
             identity,
             raft,
             lease,
@@ -324,7 +329,7 @@ impl Parts {
 }
 
 /// Starts tasks that answer with their name.
-struct Spawner<'a>(&'a mut JoinSet<(&'static str, Result<(), AppError>)>);
+struct Spawner<'a>(&'a mut JoinSet<Ended>);
 
 impl Spawner<'_> {
     fn part(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
@@ -343,9 +348,7 @@ impl Spawner<'_> {
     }
 }
 
-fn why_ended(
-    ended: Option<Result<(&'static str, Result<(), AppError>), tokio::task::JoinError>>,
-) -> AppError {
+fn why_ended(ended: Option<Result<Ended, JoinError>>) -> AppError {
     match ended {
         Some(Ok((_, Err(error)))) => error,
         Some(Ok((part, Ok(())))) => AppError::Ended { part },

@@ -257,10 +257,8 @@ impl Config {
 // Each of the functions below turns one value into its type, or says what is wrong with it.
 
 fn text(value: toml::Value) -> Result<String, String> {
-    match value {
-        toml::Value::String(text) => Ok(text),
-        other => Err(format!("expected text in quotes, found {}", other.type_str())),
-    }
+    let found = value.type_str();
+    value.try_into().map_err(|_| format!("expected text in quotes, found {found}"))
 }
 
 fn list(value: toml::Value) -> Result<Vec<String>, String> {
@@ -403,8 +401,12 @@ mod tests {
         addresses = ["192.0.2.1"]
     "#;
 
+    fn table(text: &str) -> toml::Table {
+        text.parse().unwrap()
+    }
+
     fn parse(text: &str) -> Result<Config, Vec<Fault>> {
-        Config::from_table(text.parse().unwrap())
+        Config::from_table(table(text))
     }
 
     /// The file with the comment sign taken off every line that shows a default.
@@ -440,14 +442,11 @@ mod tests {
 
     #[test]
     fn the_file_shows_every_key() {
-        let table = uncommented().parse::<toml::Table>().unwrap();
         let mut keys = Vec::new();
-        for (key, value) in &table {
-            match value {
-                toml::Value::Table(section) => {
-                    keys.extend(section.keys().map(|inner| format!("{key}.{inner}")));
-                }
-                _ => keys.push(key.clone()),
+        for (key, value) in table(&uncommented()) {
+            match value.as_table() {
+                Some(section) => keys.extend(section.keys().map(|inner| format!("{key}.{inner}"))),
+                None => keys.push(key),
             }
         }
         // An empty file with one unknown key in each section names every key there is.

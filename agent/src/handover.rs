@@ -196,7 +196,8 @@ async fn arrived(
             return Ok(Moved { from, to: target.name.clone(), epoch });
         }
         let next = Instant::now() + POLL;
-        if next >= deadline {
+        // Time is left to find out where they are, and to say so.
+        if next + context.pace.answer * 2 >= deadline {
             let answers = context.answers().await;
             let holder = answers.iter().find_map(|(id, answer)| {
                 answer.as_ref().is_ok_and(|answer| answer.holding).then_some(*id)

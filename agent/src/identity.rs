@@ -178,10 +178,11 @@ impl Identity {
             lease_key_id: self.lease_key.id,
             lease_key: hex(&self.lease_key.secret),
         };
-        let text = toml::to_string(&stored).expect("integers and texts are TOML");
         let path = dir.join(FILE);
         let unfinished = dir.join(format!("{FILE}.new"));
-        write_synced(&unfinished, &format!("{HEADER}{text}"))
+        toml::to_string(&stored)
+            .map_err(io::Error::other)
+            .and_then(|text| write_synced(&unfinished, &format!("{HEADER}{text}")))
             .and_then(|()| fs::rename(&unfinished, &path))
             .and_then(|()| fs::File::open(dir)?.sync_all())
             .map_err(|source| IdentityError::Io { doing: "write", path, source })

@@ -116,9 +116,8 @@ fn in_runtime(command: Command) -> Result<(), Failure> {
     };
     let config = Config::load(&common.config).map_err(failure(config::ConfigError::hint))?;
     let insecure = common.insecure;
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .expect("nothing installed another provider before");
+    // Fails only if there is one already.
+    drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -125,7 +125,7 @@ impl Telemetry {
         match tokio::time::timeout(FLUSH_TIMEOUT, flush).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => {
-                tracing::debug!(%error, "the last traces or metrics were not sent")
+                tracing::debug!(%error, "the last traces or metrics were not sent");
             }
             Ok(Err(error)) => tracing::debug!(%error, "the exporters panicked"),
             Err(_) => tracing::debug!("the receiver took too long over the last traces"),

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lvsmesh_core::command::{Command, Outcome};
+use lvsmesh_core::lease::Timing;
 use lvsmesh_core::model::NodeId;
 use tokio::time::Instant;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -21,9 +22,6 @@ use crate::telemetry::propagate;
 
 /// A call without a deadline of its own gets this one.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long a leader is looked for. Longer than an election of the slowest timing profile takes; short enough for somebody who waits for
-/// the answer "no quorum".
-const LEADER_PATIENCE: Duration = Duration::from_secs(6);
 /// Taken off the caller's deadline, so that our answer arrives before the caller gives up.
 const MARGIN: Duration = Duration::from_millis(200);
 /// A leader that cannot be reached, or says that it does not lead, is asked again after this, unless Raft's view changes first.
@@ -37,11 +35,30 @@ const FORWARDED: &str = "lvsmesh-forwarded";
 /// On whose behalf, UTF-8.
 const AUTHOR: &str = "lvsmesh-author-bin";
 
+/// How long other nodes are waited for. Derived from the lease's timing, which says how slow the machines and the network are.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How long a leader is looked for: several elections, but not so long that nobody would wait for the answer "no quorum".
+    pub leader: Duration,
+    /// How long a node may take to say how it is. Everybody who asks for the status waits for the slowest.
+    pub answer: Duration,
+}
+
+impl From<&Timing> for Pace {
+    fn from(timing: &Timing) -> Self {
+        Self {
+            leader: Duration::from_secs(4) + timing.promise * 3,
+            answer: Duration::from_secs(1).max(timing.promise * 2),
+        }
+    }
+}
+
 /// The way to the leader.
 #[derive(Clone, Debug)]
 pub struct Writes {
     raft: RaftHandle,
     links: Links,
+    pace: Pace,
 }
 
 /// What must be known about a call before it can be made at the leader.
@@ -133,8 +150,8 @@ fn timeout(text: &str) -> Option<Duration> {
 impl Writes {
     /// Writes go to this node's Raft, or over these links.
     #[must_use]
-    pub fn new(raft: RaftHandle, links: Links) -> Self {
-        Self { raft, links }
+    pub fn new(raft: RaftHandle, links: Links, pace: Pace) -> Self {
+        Self { raft, links, pace }
     }
 
     /// Runs `local` if this node leads, else `remote` at the node that does, and tries again while there is none, or the one we know of cannot
@@ -155,7 +172,7 @@ impl Writes {
         R: Future<Output = Result<T, Status>>,
     {
         let started = Instant::now();
-        let until = errand.deadline.min(started + LEADER_PATIENCE);
+        let until = errand.deadline.min(started + self.pace.leader);
         let mut view = self.raft.status.clone();
         loop {
             let (leader, leading) = {

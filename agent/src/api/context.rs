@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lvsmesh_core::model::{Member, NodeId, Role};
 use lvsmesh_core::plan::ServiceKey;
@@ -20,11 +19,7 @@ use crate::links::Links;
 use crate::owned::OwnerRecord;
 use crate::raft::{RaftHandle, RaftStatus};
 use crate::reconcile::NodeReport;
-use crate::writes::Writes;
-
-/// How long another node may take to say how it is. A node under an emulator needs more than one on hardware, and everybody who asks for the
-/// status waits for the slowest.
-const SELF_PATIENCE: Duration = Duration::from_secs(1);
+use crate::writes::{Pace, Writes};
 
 /// What the handlers need. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -41,6 +36,8 @@ pub struct Context {
     pub links: Links,
     /// The way to the leader.
     pub writes: Writes,
+    /// How long others are waited for.
+    pub pace: Pace,
     /// What this agent put into its kernel.
     pub owned: OwnerRecord,
     /// Turns true when the agent stops.
@@ -151,10 +148,10 @@ impl Context {
             return Ok(self.own());
         }
         let mut peer = self.links.peer(member.grpc);
-        match tokio::time::timeout(SELF_PATIENCE, peer.self_(SelfRequest {})).await {
+        match tokio::time::timeout(self.pace.answer, peer.self_(SelfRequest {})).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(one_line(&status)),
-            Err(_) => Err(format!("no answer within {} ms", SELF_PATIENCE.as_millis())),
+            Err(_) => Err(format!("no answer within {} ms", self.pace.answer.as_millis())),
         }
     }
 }

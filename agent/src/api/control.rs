@@ -118,7 +118,10 @@ impl ControlService {
             Outcome::Unchanged { revision } => {
                 Ok(v1::ApplyResponse { revision, unchanged: true, changes: Vec::new() })
             }
-            other => Err(unexpected(&other)),
+            outcome @ (Outcome::Admitted { .. }
+            | Outcome::Removed { .. }
+            | Outcome::Noted
+            | Outcome::Rejected(_)) => Err(unexpected(&outcome)),
         }
     }
 
@@ -193,14 +196,13 @@ impl ControlService {
                 &errand,
                 || async {
                     let command = Command::Remove { name: name.clone() };
-                    match self.context.writes.propose(command).await? {
-                        Outcome::Removed { id } => {
-                            tracing::info!(%name, %id, author = errand.author, "node removed");
-                            self.forgotten(id, errand.deadline).await?;
-                            Ok(v1::RemoveNodeResponse { id: id.0 })
-                        }
-                        other => Err(unexpected(&other)),
-                    }
+                    let outcome = self.context.writes.propose(command).await?;
+                    let Outcome::Removed { id } = outcome else {
+                        return Err(unexpected(&outcome));
+                    };
+                    tracing::info!(%name, %id, author = errand.author, "node removed");
+                    self.forgotten(id, errand.deadline).await?;
+                    Ok(v1::RemoveNodeResponse { id: id.0 })
                 },
                 async |links, address| {
                     links

@@ -203,7 +203,7 @@ fn warnings(
         match answers.get(&member.id) {
             Some(Ok(_)) => {}
             Some(Err(reason)) => {
-                lines.push(format!("node {name} ({address}) does not answer: {reason}"))
+                lines.push(format!("node {name} ({address}) does not answer: {reason}"));
             }
             None => lines.push(format!("node {name} ({address}) was not asked")),
         }

@@ -87,10 +87,8 @@ impl PeerService {
 
     async fn admit_here(&self, candidate: Candidate) -> Result<JoinResponse, CallError> {
         let name = candidate.name.clone();
-        let id = match self.context.writes.propose(Command::Admit(candidate)).await? {
-            Outcome::Admitted { id } => id,
-            other => return Err(unexpected(&other)),
-        };
+        let outcome = self.context.writes.propose(Command::Admit(candidate)).await?;
+        let Outcome::Admitted { id } = outcome else { return Err(unexpected(&outcome)) };
         tracing::info!(%name, %id, "node admitted");
         let mut state = self.context.raft.state.clone();
         let applied = state

@@ -18,11 +18,17 @@ use super::status::{CallError, chain};
 /// [`CallError::NoIpvs`] if this kernel has none.
 pub async fn read(context: &Context) -> Result<v1::ListIpvsResponse, CallError> {
     let node = context.identity.name.clone();
-    let failed = |error: KernelError| match error {
-        KernelError::IpvsMissing => {
-            CallError::NoIpvs { name: context.identity.name.clone(), reason: chain(&error) }
+    let failed = |error: KernelError| {
+        let reason = chain(&error);
+        match error {
+            KernelError::IpvsMissing => CallError::NoIpvs { name: node.clone(), reason },
+            KernelError::Refused { .. }
+            | KernelError::TimedOut { .. }
+            | KernelError::Unsteady { .. }
+            | KernelError::Malformed { .. } => {
+                CallError::Internal { doing: "read the IPVS table", reason }
+            }
         }
-        other => CallError::Internal { doing: "read the IPVS table", reason: chain(&other) },
     };
     let mut ipvs = Ipvs::open().await.map_err(failed)?;
     let info = ipvs.info().await.map_err(failed)?;

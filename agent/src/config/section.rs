@@ -81,8 +81,6 @@ impl<'a> Section<'a> {
 }
 
 fn table(value: toml::Value) -> Result<toml::Table, String> {
-    match value {
-        toml::Value::Table(table) => Ok(table),
-        other => Err(format!("expected a table, found {}", other.type_str())),
-    }
+    let found = value.type_str();
+    value.try_into().map_err(|_| format!("expected a table, found {found}"))
 }

@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use lvsmesh_proto::internal::v1::peer_client::PeerClient;
-use lvsmesh_proto::internal::v1::{SelfRequest, SelfResponse};
 use lvsmesh_proto::v1::control_client::ControlClient;
 use lvsmesh_proto::v1::{StatusRequest, StatusResponse};
 use rcgen::string::Ia5String;
@@ -15,6 +13,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixDatagram};
 use tokio::process::{Child, Command};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
@@ -25,7 +24,12 @@ pub(crate) struct Fleet {
     name: String,
     dir: TempDir,
     authority: Option<Authority>,
+    /// Held while its agents run.
+    turn: Option<MutexGuard<'static, ()>>,
 }
+
+/// One fleet at a time: many agents on few cores wait for each other longer than a lease lasts.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Whom a client is, and whom it trusts; PEM.
 #[derive(Clone)]
@@ -41,21 +45,29 @@ struct Authority {
 }
 
 impl Fleet {
-    pub(crate) fn new(purpose: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix(&format!("lm-{purpose}-")).tempdir().unwrap();
-        Self { name: "web".to_owned(), dir, authority: None }
+    pub(crate) async fn new(purpose: &str) -> Self {
+        let turn = TURN.lock().await;
+        let mut fleet = Self::idle(purpose);
+        fleet.turn = Some(turn);
+        fleet
     }
 
-    pub(crate) fn with_certificates(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        let authority = Authority { pem, issuer: Issuer::new(params, key) };
-        let mut fleet = Self::new("tls");
-        fleet.name = name.to_owned();
-        fleet.authority = Some(authority);
+    pub(crate) async fn with_certificates() -> Self {
+        let mut fleet = Self::new("tls").await;
+        fleet.authority = Some(Authority::new());
         fleet
+    }
+
+    /// Another fleet of the same name, of which nothing runs: whom its authority vouches for.
+    pub(crate) fn stranger() -> Client {
+        let mut fleet = Self::idle("stranger");
+        fleet.authority = Some(Authority::new());
+        fleet.operator("ada")
+    }
+
+    fn idle(purpose: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix(&format!("lm-{purpose}-")).tempdir().unwrap();
+        Self { name: "web".to_owned(), dir, authority: None, turn: None }
     }
 
     /// Starts the fleet with an agent, which then runs.
@@ -130,9 +142,20 @@ impl Fleet {
     }
 }
 
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { pem, issuer: Issuer::new(params, key) }
+    }
+}
+
 impl Drop for Fleet {
     /// A test that fails shows what its agents had to say, before the directory goes.
     fn drop(&mut self) {
+        drop(self.turn.take());
         if !std::thread::panicking() {
             return;
         }
@@ -240,12 +263,6 @@ impl Agent {
 
     pub(crate) fn control(&self) -> ControlClient<Channel> {
         control(self, self.client.as_ref())
-    }
-
-    /// What it says of itself; without certificates only.
-    pub(crate) async fn ask(&self) -> SelfResponse {
-        let mut peer = PeerClient::new(channel(self, self.client.as_ref()));
-        peer.self_(SelfRequest {}).await.unwrap().into_inner()
     }
 
     /// Watches the status until it is as wanted.

@@ -154,7 +154,7 @@ impl Host {
         tokio::time::timeout(PATIENCE, self.batches.recv()).await.unwrap().unwrap()
     }
 
-    async fn until(&self, what: &str, holds: impl FnMut(&super::super::RaftStatus) -> bool) {
+    async fn until(&self, what: &str, holds: impl FnMut(&RaftStatus) -> bool) {
         let mut status = self.raft.status.clone();
         let found = tokio::time::timeout(PATIENCE, status.wait_for(holds)).await;
         assert!(matches!(found, Ok(Ok(_))), "{what}: {:?}", self.raft.status.borrow());
