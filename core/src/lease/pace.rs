@@ -62,9 +62,9 @@ impl Lease {
     }
 
     /// How long after a campaign the next one comes. A campaign voids the candidacy before it, so voters that take longer than the first wait to
-    /// store and send their votes would never elect anybody: the wait doubles, up to sixteenfold, with each term since the last holder's.
+    /// store and send their votes would never elect anybody: the wait doubles, up to sixteenfold, with each term since the last holder's or this start.
     fn retry(&self) -> Duration {
-        let holders = self.promise.map_or(0, |promise| promise.term);
+        let holders = self.promise.map_or(0, |promise| promise.term).max(self.config.term);
         let fruitless = self.raft.term.saturating_sub(holders).min(4);
         self.config.timing.retry * (1 << fruitless)
     }

@@ -8,6 +8,9 @@
 //! The claim: never do two nodes have a lease at once, where the lease of a node that crashed counts as running to its end. And the check of
 //! the check: with any one rule left out, the same search finds two.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, in its helpers too")]
+#![expect(clippy::disallowed_types, reason = "nothing walks through these maps")]
+
 mod model;
 mod search;
 

@@ -3,17 +3,17 @@
 //! A state is small because the machines in it are numbered: distinct machines are few, whole states are many. All moments are kept relative
 //! to one base, so that states which differ only in when they happen are the same state.
 
-use std::collections::HashMap;
-use std::time::Duration;
+mod machines;
+mod state;
 
-use lvsmesh_core::lease::wire::Speaker;
-use lvsmesh_core::lease::{
-    Effect, Effects, Faults, GateRequest, Input, Lease, LeaseConfig, Message, RaftView, Standing,
-    Timing,
-};
-use lvsmesh_core::model::NodeId;
+use std::collections::HashMap;
+
+use lvsmesh_core::lease::{Faults, Lease};
 use lvsmesh_core::time::Mono;
 
+use self::machines::{Cause, Facts, Outcome, id};
+pub(crate) use self::state::{Action, Packed, State};
+use self::state::{Kind, Packet, Raft};
 use crate::search::Quick;
 
 /// How much is searched.
@@ -42,207 +42,6 @@ const BASE: u64 = 100;
 const DIRECTORS: usize = 2;
 pub(crate) const NODES: usize = 3;
 const SLOTS: usize = 4;
-
-/// One state of the fleet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct State {
-    /// Number of each node's machine.
-    machines: [u16; NODES],
-    rafts: [Raft; NODES],
-    /// Ticks for which the lease of a crashed run of the node still counts.
-    ghosts: [u8; NODES],
-    crashes: u8,
-    /// Sorted; unused slots are `Packet::NONE`.
-    packets: [Packet; SLOTS],
-}
-
-/// What a Raft needs in order to elect leaders.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Raft {
-    term: u8,
-    /// Node number plus one; 0: none.
-    voted: u8,
-    /// Bit set of the grants of this term.
-    grants: u8,
-    leads: bool,
-}
-
-/// One message under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Packet {
-    kind: Kind,
-    from: u8,
-    to: u8,
-    term: u8,
-    /// HOLD, RELINQUISH: sequence. Only the order among one sender's sequences matters.
-    seq: u8,
-    /// HOLD, ACK: ticks since the HOLD was sent.
-    age: u8,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Kind {
-    Hold,
-    Ack,
-    Relinquish,
-    VoteRequest,
-    ForcedVoteRequest,
-    Grant,
-    CampaignNow,
-    /// No packet; sorts last.
-    None,
-}
-
-impl Kind {
-    const ALL: [Self; 8] = [
-        Self::Hold,
-        Self::Ack,
-        Self::Relinquish,
-        Self::VoteRequest,
-        Self::ForcedVoteRequest,
-        Self::Grant,
-        Self::CampaignNow,
-        Self::None,
-    ];
-}
-
-impl Packet {
-    const NONE: Self = Self { kind: Kind::None, from: 0, to: 0, term: 0, seq: 0, age: 0 };
-}
-
-/// A state in the form in which millions are kept.
-pub(crate) type Packed = [u64; 3];
-
-impl State {
-    pub(crate) fn packed(&self) -> Packed {
-        let fold =
-            |bits: u32, fields: &[u64]| fields.iter().fold(0, |all, field| all << bits | field);
-        let machines = self.machines.map(u64::from);
-        let rafts = self.rafts.map(|raft| {
-            let Raft { term, voted, grants, leads } = raft;
-            fold(3, &[term.into(), voted.into(), grants.into(), leads.into()])
-        });
-        let ghosts = self.ghosts.map(u64::from);
-        let packets = self.packets.map(|packet| u64::from(packet.packed()));
-        [
-            fold(16, &machines) << 16 | fold(4, &ghosts) << 4 | u64::from(self.crashes),
-            fold(12, &rafts),
-            fold(16, &packets),
-        ]
-    }
-
-    #[allow(clippy::cast_possible_truncation, reason = "the masks keep what was put in")]
-    pub(crate) fn unpacked(packed: Packed) -> Self {
-        let field =
-            |word: usize, shift: usize, bits: u32| (packed[word] >> shift) & ((1 << bits) - 1);
-        let mut state = Self {
-            machines: [0; NODES],
-            rafts: [Raft::default(); NODES],
-            ghosts: [0; NODES],
-            crashes: field(0, 0, 4) as u8,
-            packets: [Packet::NONE; SLOTS],
-        };
-        for node in 0..NODES {
-            let back = NODES - 1 - node;
-            state.machines[node] = field(0, 16 + 16 * back, 16) as u16;
-            state.ghosts[node] = field(0, 4 + 4 * back, 4) as u8;
-            let at = |part: usize| field(1, 12 * back + 3 * part, 3) as u8;
-            state.rafts[node] = Raft { term: at(3), voted: at(2), grants: at(1), leads: at(0) > 0 };
-        }
-        for slot in 0..SLOTS {
-            state.packets[slot] = Packet::unpacked(field(2, 16 * (SLOTS - 1 - slot), 16) as u16);
-        }
-        state
-    }
-}
-
-impl Packet {
-    fn packed(&self) -> u16 {
-        let kind = Kind::ALL.iter().position(|kind| *kind == self.kind).unwrap();
-        let fields = [self.from, self.to, self.term].map(u16::from);
-        let small =
-            fields.into_iter().fold(u16::try_from(kind).unwrap(), |all, field| all << 2 | field);
-        small << 7 | u16::from(self.seq) << 4 | u16::from(self.age)
-    }
-
-    #[allow(clippy::cast_possible_truncation, reason = "the masks keep what was put in")]
-    fn unpacked(packed: u16) -> Self {
-        let at = |shift: u16, bits: u16| ((packed >> shift) & ((1 << bits) - 1)) as u8;
-        let kind = Kind::ALL[usize::from(at(13, 3))];
-        Self { kind, from: at(11, 2), to: at(9, 2), term: at(7, 2), seq: at(4, 3), age: at(0, 4) }
-    }
-}
-
-/// One step of the fleet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    Begin,
-    Tick,
-    Timer(u8),
-    Campaign(u8),
-    Abdicate(u8),
-    Crash(u8),
-    /// The machine learns its Raft's view.
-    Tell(u8),
-    /// A leader orders another director to campaign at once.
-    Transfer(u8),
-    /// The packet in that slot.
-    Lose(u8),
-    Deliver(u8),
-}
-
-/// What a machine is given, in a form that can be remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Cause {
-    Timer,
-    Packet(Packet),
-    Gate { candidate: u8, term: u8 },
-    View { term: u8, leads: bool },
-    Abdicate,
-    Tick,
-    Restart { term: u8 },
-}
-
-impl Cause {
-    /// The cause in one number.
-    fn code(self) -> u64 {
-        match self {
-            Self::Packet(packet) => packet.packed().into(),
-            Self::Gate { candidate, term } => 1 << 16 | u64::from(candidate) << 8 | u64::from(term),
-            Self::View { term, leads } => 2 << 16 | u64::from(term) << 8 | u64::from(leads),
-            Self::Restart { term } => 3 << 16 | u64::from(term),
-            Self::Timer => 4 << 16,
-            Self::Abdicate => 5 << 16,
-            Self::Tick => 6 << 16,
-        }
-    }
-}
-
-/// What a machine makes of it.
-#[derive(Clone, Copy, Debug)]
-struct Outcome {
-    machine: u16,
-    /// Unused slots are `Packet::NONE`, at the end.
-    sent: [Packet; 6],
-    passed: bool,
-    steps_down: Option<u8>,
-}
-
-impl Outcome {
-    const NOTHING: Self =
-        Self { machine: 0, sent: [Packet::NONE; 6], passed: false, steps_down: None };
-}
-
-/// What is asked of a machine again and again.
-#[derive(Clone, Copy, Debug)]
-struct Facts {
-    /// Ticks for which its lease still runs.
-    remaining: u8,
-    /// The sequence of its newest HOLD.
-    seq: u64,
-    /// The node that it has promised, and the sequence.
-    promised: Option<(usize, u64)>,
-}
 
 /// The numbered machines, and what is known of them.
 pub(crate) struct Model {
@@ -350,8 +149,6 @@ impl Model {
             | Action::Transfer(_) => format!("{action:?}"),
         }
     }
-
-    // ---- actions ----
 
     fn tick(&mut self, state: &State) -> State {
         let mut next = *state;
@@ -480,8 +277,6 @@ impl Model {
         Some(next)
     }
 
-    // ---- machines ----
-
     /// Gives a machine an input and puts what it sends under way. `None` if there is no room for that, or if the input is a vote and the gate
     /// holds it back.
     fn feed(&mut self, state: &mut State, node: usize, cause: Cause) -> Option<()> {
@@ -523,156 +318,6 @@ impl Model {
         }
         Some(())
     }
-
-    /// What a machine makes of an input; computed once.
-    fn outcome(&mut self, node: usize, machine: u16, cause: Cause) -> Outcome {
-        let key = u64::from(machine) << 32 | cause.code();
-        if let Some(outcome) = self.known.get(&key) {
-            return *outcome;
-        }
-        let outcome = self.compute(node, machine, cause);
-        self.known.insert(key, outcome);
-        outcome
-    }
-
-    fn compute(&mut self, node: usize, machine: u16, cause: Cause) -> Outcome {
-        let mut lease = self.machines[usize::from(machine)].clone();
-        let mut out = Effects::new();
-        let input = match cause {
-            Cause::Tick => {
-                let oldest = BASE - u64::from(self.oldest());
-                // A moment that has passed is as good as now, and a stamp too old to count as good as the oldest.
-                lease.normalize(
-                    Mono(BASE),
-                    |until| until.0 = until.0.saturating_sub(1).max(BASE),
-                    |stamp| stamp.0 = (stamp.0 - 1).max(oldest),
-                    |_, _| {},
-                );
-                return self.quiet(lease);
-            }
-            Cause::Restart { term } => {
-                // The record survives the process.
-                let silent_until = lease.bound_until();
-                let lease = self.started(node, term, silent_until);
-                return self.quiet(lease);
-            }
-            Cause::Timer => Input::Timer,
-            Cause::Abdicate => Input::Abdicate { successor: None },
-            Cause::View { term, leads } => {
-                let leader = Some(id(node)).filter(|_| leads);
-                Input::Raft(RaftView { term: term.into(), leader, settled: false })
-            }
-            Cause::Gate { candidate, term } => Input::Gate(GateRequest {
-                ticket: 0,
-                candidate: id(candidate.into()),
-                term: term.into(),
-                binding: true,
-            }),
-            Cause::Packet(packet) => {
-                Input::Datagram { from: id(packet.from.into()), message: self.message(packet) }
-            }
-        };
-        lease.step(Mono(BASE), input, &mut out);
-        let mut outcome = Outcome { machine, ..Outcome::NOTHING };
-        let mut sent = 0;
-        for effect in &out {
-            match *effect {
-                Effect::Send { to, message } => {
-                    if let Some(packet) = packet(node, to, message) {
-                        outcome.sent[sent] = packet;
-                        sent += 1;
-                    }
-                }
-                Effect::Pass(_) => outcome.passed = true,
-                Effect::StepDown { term } => {
-                    outcome.steps_down = Some(u8::try_from(term).unwrap());
-                }
-                Effect::Drop(_)
-                | Effect::Campaign
-                | Effect::Prepare { .. }
-                | Effect::Claim { .. }
-                | Effect::Extend { .. }
-                | Effect::Release { .. } => {}
-            }
-        }
-        if matches!(cause, Cause::Gate { .. }) && !outcome.passed {
-            // The machine as it was: the request counts as still under way.
-            return outcome;
-        }
-        outcome.machine = self.number(lease);
-        outcome
-    }
-
-    fn quiet(&mut self, lease: Lease) -> Outcome {
-        let machine = self.number(lease);
-        Outcome { machine, ..Outcome::NOTHING }
-    }
-
-    fn started(&self, node: usize, term: u8, silent_until: Mono) -> Lease {
-        let ticks = |ticks: u64| Duration::from_nanos(ticks);
-        let timing = Timing {
-            promise: ticks(self.scope.promise),
-            lease: ticks(self.scope.lease),
-            beat: ticks(1),
-            promise_max: ticks(self.scope.promise),
-            release_margin: ticks(0),
-            claim_slack: ticks(0),
-            // Giving up is an action here; it need not be timed as well.
-            patience: ticks(u64::MAX),
-            stagger_first: ticks(0),
-            stagger_step: ticks(0),
-            stagger_witness: ticks(0),
-            retry: ticks(0),
-            relinquish_every: ticks(1),
-            relinquish_times: 1,
-        };
-        let mut config = LeaseConfig::new(id(node), timing, term.into());
-        config.faults = self.scope.faults;
-        let mut lease = Lease::new(config, silent_until);
-        let mut out = Effects::new();
-        let eligible = node < DIRECTORS;
-        let standing = Standing { eligible, rank: 0, witness: !eligible };
-        let voters = (0..NODES).map(id).collect();
-        lease.step(Mono(BASE), Input::Voters(voters), &mut out);
-        lease.step(Mono(BASE), Input::Standing(standing), &mut out);
-        lease
-    }
-
-    /// The number of a machine, after moments and stamps were brought into the form in which states are compared.
-    fn number(&mut self, mut lease: Lease) -> u16 {
-        let oldest = BASE - u64::from(self.oldest());
-        lease.normalize(
-            Mono(BASE),
-            |until| until.0 = until.0.max(BASE),
-            |stamp| stamp.0 = stamp.0.max(oldest),
-            |_, _| {},
-        );
-        if let Some(number) = self.numbers.get(&lease) {
-            return *number;
-        }
-        let number = u16::try_from(self.machines.len()).expect("few machines are distinct");
-        let status = lease.status(Mono(BASE));
-        let until = lease.lease_until().unwrap_or_default();
-        let remaining = u8::try_from(until.0.saturating_sub(BASE)).unwrap();
-        if remaining > 0 {
-            self.tenures |=
-                1 << (usize::try_from(status.epoch).unwrap() * NODES + index(lease.id()));
-        }
-        let promised = lease.promise().map(|promise| (index(promise.to), promise.seq));
-        self.facts.push(Facts { remaining, seq: status.last_seq, promised });
-        self.machines.push(lease.clone());
-        self.numbers.insert(lease, number);
-        number
-    }
-
-    /// The age at which a stamp gives no lease any more.
-    fn oldest(&self) -> u8 {
-        let Scope { promise, lease, faults, .. } = self.scope;
-        let span = if faults.lease_outlives_promise { promise * 2 } else { lease };
-        u8::try_from(span).unwrap()
-    }
-
-    // ---- sequences ----
 
     /// Replaces every sender's sequences by their ranks among those that still occur: nothing but their order is ever looked at.
     fn compact(&mut self, state: &mut State) {
@@ -720,65 +365,4 @@ impl Model {
         }
         state.packets.sort_unstable();
     }
-
-    fn message(&self, packet: Packet) -> Message {
-        let (group, epoch, term) = (0, packet.term.into(), packet.term.into());
-        let (seq, stamp) = (packet.seq.into(), Mono(BASE - u64::from(packet.age)));
-        match packet.kind {
-            Kind::Hold => {
-                let promise = Duration::from_nanos(self.scope.promise);
-                Message::Hold { group, epoch, term, seq, stamp, promise, hint: None }
-            }
-            Kind::Ack => {
-                Message::Ack { group, epoch, term, seq, echo: stamp, applied: 0, eligible: false }
-            }
-            Kind::Relinquish => {
-                let (successor, by) = (None, Speaker::Agent);
-                Message::Relinquish { group, epoch, term, last_seq: seq, successor, by }
-            }
-            Kind::VoteRequest
-            | Kind::ForcedVoteRequest
-            | Kind::Grant
-            | Kind::CampaignNow
-            | Kind::None => unreachable!("{:?} is Raft's, not the machine's", packet.kind),
-        }
-    }
-}
-
-impl Packet {
-    fn has_seq(&self) -> bool {
-        matches!(self.kind, Kind::Hold | Kind::Relinquish)
-    }
-}
-
-/// A message under way. NACK and BUSY are left out: the one makes a holder give up, which it may do at any moment anyway, and the other is a
-/// matter of pace.
-fn packet(node: usize, to: NodeId, message: Message) -> Option<Packet> {
-    let from = u8::try_from(node).unwrap();
-    let to = u8::try_from(to.0 - 1).unwrap();
-    let small = |value: u64| u8::try_from(value).unwrap();
-    let age = |stamp: Mono| small(BASE - stamp.0);
-    match message {
-        Message::Hold { term, seq, stamp, .. } => {
-            let (kind, term, seq, age) = (Kind::Hold, small(term), small(seq), age(stamp));
-            Some(Packet { kind, from, to, term, seq, age })
-        }
-        Message::Ack { term, echo, .. } => {
-            Some(Packet { kind: Kind::Ack, from, to, term: small(term), seq: 0, age: age(echo) })
-        }
-        Message::Relinquish { term, last_seq, .. } => {
-            let (kind, term, seq) = (Kind::Relinquish, small(term), small(last_seq));
-            Some(Packet { kind, from, to, term, seq, age: 0 })
-        }
-        Message::Nack { .. } | Message::Busy { .. } => None,
-    }
-}
-
-fn index(node: NodeId) -> usize {
-    usize::try_from(node.0 - 1).unwrap()
-}
-
-/// Node 0 has id 1.
-fn id(node: usize) -> NodeId {
-    NodeId(node as u64 + 1)
 }
