@@ -10,6 +10,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, in its helpers too")]
 #![expect(clippy::disallowed_types, reason = "nothing walks through these maps")]
+#![expect(clippy::disallowed_methods, reason = "a search says how long it took")]
+#![expect(clippy::print_stdout, reason = "and what it came to")]
 
 mod model;
 mod search;

@@ -99,15 +99,13 @@ impl Seen {
         if self.states.len() * 2 >= self.table.len() {
             self.grow();
         }
-        let place = match self.place(&state) {
-            Ok(_) => return false,
-            Err(free) => free,
-        };
+        let Err(place) = self.place(&state) else { return false };
         self.states.push(state);
         self.table[place] = u32::try_from(self.states.len()).unwrap();
         true
     }
 
+    /// Where a state is, or else the free place where it belongs.
     fn place(&self, state: &Packed) -> Result<usize, usize> {
         let mask = self.table.len() - 1;
         let mut place = hash(state) & mask;
