@@ -92,9 +92,9 @@ pub struct Reconciler<K> {
     pub record: OwnerRecord,
     /// The newest applied state.
     pub applied: watch::Receiver<Applied>,
-    /// Links by name, from [`monitor`].
+    /// Links by name, from [`monitor()`].
     pub links: watch::Receiver<Links>,
-    /// Changes that the kernel reported, from [`monitor`]. Depth [`NEWS`]: when it is full a round is due anyway, and a round reads everything.
+    /// Changes that the kernel reported, from [`monitor()`]. Depth [`NEWS`]: when it is full a round is due anyway, and a round reads everything.
     pub news: mpsc::Receiver<Event>,
     /// Whether this node holds, and the way to say that the table stands.
     pub lease: LeaseHandle,

@@ -1,6 +1,6 @@
 //! Replicated state and one node give that node's plan.
 //!
-//! *In*: [`State`], the node, and whether it holds. *Out*: [`NodePlan`], what the node's kernel should look like; and [`explain`], the same
+//! *In*: [`State`], the node, and whether it holds. *Out*: [`NodePlan`], what the node's kernel should look like; and [`explain()`], the same
 //! decisions in words. Both ask one function whether a real server gets traffic, so that a status never says otherwise than the table.
 
 mod explain;

@@ -1,6 +1,6 @@
 //! The lower half of lvsmesh: reads one machine's kernel and performs operations on it, over netlink, raw sockets and sysctls.
 //!
-//! Nothing here decides: [`lvsmesh_core::plan`] has said what to do, an [`Action`](lvsmesh_core::plan::Action) at a time. Two things use
+//! Nothing here decides: [`lvsmesh_core::plan`] has said what to do, an [`Action`] at a time. Two things use
 //! the crate in different ways:
 //!
 //! - the reconciler, through the trait [`Kernel`]: [`Linux`] is the real one, [`fake::FakeKernel`] keeps everything in memory and refuses

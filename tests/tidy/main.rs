@@ -91,7 +91,12 @@ fn the_core_has_no_way_out() {
 #[test]
 fn no_file_is_longer_than_a_reader_can_hold() {
     // A table, a codec or recorded data may have a reason; it is named here.
-    let excused: [&str; 0] = [];
+    let excused = [
+        // Its first two hundred lines are the inputs and effects, which are read as one list; the rest is one round of raft-rs's protocol.
+        "agent/src/raft/node.rs",
+        // One table of conversations with the node above.
+        "agent/src/raft/node/tests.rs",
+    ];
     let long: Vec<_> = files("rs")
         .iter()
         .filter(|(path, text)| {

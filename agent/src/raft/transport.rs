@@ -3,7 +3,7 @@
 //! An idle stream that is dead is noticed only when something is sent on it, and that something would then be lost: a request for a vote, when a
 //! leader has died. So streams are opened at once, kept alive by HTTP/2 pings, and opened again when they end.
 //!
-//! Each peer has a queue of [`QUEUE`] messages. What does not fit is dropped; Raft sends again what matters.
+//! Each peer has a queue of `QUEUE` messages. What does not fit is dropped; Raft sends again what matters.
 
 #[cfg(test)]
 mod tests;
