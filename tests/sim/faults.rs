@@ -65,7 +65,8 @@ fn fault(rng: &mut Rng) -> (Fault, Time) {
     let (lease, raft) = planes;
     let cut = |from, to| Fault::Cut { from, to, lease, raft };
     let group = u8::try_from(rng.of(1..ALL.into())).unwrap();
-    match rng.of(0..16) {
+    let pair = one | 1 << ((node + 1 + rng.index(NODES - 1)) % NODES);
+    match rng.of(0..18) {
         0 => (cut(one, ALL), 1500),
         1 => (cut(ALL, one), 1500),
         2 => (cut(one, group), 1500),
@@ -79,6 +80,8 @@ fn fault(rng: &mut Rng) -> (Fault, Time) {
         11 => (Fault::Disk { node, synced: rng.permille(500) }, 20),
         12 | 13 => (Fault::Pause { node }, 700),
         14 => (Fault::Carrier { node }, 1500),
+        // Two that do not hear each other, while all others hear both: a promise made to one must bind its voters against the other.
+        15 | 16 => (cut(pair, pair), 1500),
         _ => (Fault::Move { node, successor: rng.index(NODES) }, 20),
     }
 }

@@ -130,7 +130,7 @@ fn a_seed_is_one_history() {
 /// Runs seeds with a rule left out until one fails.
 #[track_caller]
 fn caught(faults: Faults) -> (u64, Violation) {
-    let first = (0..200).find_map(|seed| {
+    let first = (0..1000).find_map(|seed| {
         let violation = run(Plan { faults, ..plan(seed) }).err()?;
         Some((seed, violation))
     });

@@ -152,6 +152,8 @@ pub(crate) struct World {
     /// Threads are this much slower to wake up, in thousandths of the time.
     sluggish: u64,
     requests: u64,
+    /// How many times rarer changes are than in a busy fleet. Where little changes, nodes that were cut off can be elected all the same.
+    calm: u64,
     trace: bool,
     summary: Summary,
 }
@@ -189,7 +191,6 @@ impl World {
             queue: BinaryHeap::new(),
             events: BTreeMap::new(),
             sequence: 0,
-            rng,
             machines,
             network: Network::default(),
             check: Check::default(),
@@ -197,6 +198,8 @@ impl World {
             backlog: vec![Vec::new(); NODES],
             sluggish: 0,
             requests: 0,
+            calm: if rng.permille(500) { 20 } else { 1 },
+            rng,
             trace: plan.trace,
             summary: Summary::default(),
         }

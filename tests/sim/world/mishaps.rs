@@ -31,7 +31,7 @@ impl World {
             let data = convert::encode_entry(&command, "", proposer, self.requests);
             self.raft_input(node, NodeInput::Propose { request: self.requests, data });
         }
-        let next = self.now + self.rng.of(15 * MS..80 * MS);
+        let next = self.now + self.rng.of(15 * MS..80 * MS) * self.calm;
         if next < SETTLED {
             self.schedule(next, Event::Change);
         }
