@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lvsmesh_core::model::Role;
+use lvsmesh_kernel::ipvs::Ipvs;
 use lvsmesh_kernel::{KernelError, Linux};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,6 +20,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 
 use crate::api::context::Context;
+use crate::api::status::chain;
 use crate::api::{Api, ServerError};
 use crate::bootstrap::{self, BootstrapError};
 use crate::config::Config;
@@ -157,6 +159,9 @@ impl Parts {
         let api = Api::bind(config.listen.grpc).await?;
         let page = Page::bind(config.listen.metrics).await?;
         let kernel = Linux::open()?;
+        if config.roles.contains(&Role::Director) {
+            warn_without_ipvs().await;
+        }
         make_run_dir(&config.run_dir)?;
         let guard = start_guard(config).await?;
 
@@ -428,6 +433,14 @@ async fn watchdog(mut shutdown: watch::Receiver<bool>) {
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "systemd cannot be told");
+    }
+}
+
+/// A director whose kernel has no IPVS runs all the same: it votes, it may hold VIPs while there is no service, and a module may be loaded later.
+async fn warn_without_ipvs() {
+    if let Err(error) = Ipvs::open().await {
+        let hint = error.hint().unwrap_or_default();
+        tracing::warn!(error = chain(&error), hint, "this director cannot forward");
     }
 }
 

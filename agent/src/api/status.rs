@@ -146,6 +146,8 @@ pub enum CallError {
         name: String,
         /// Why.
         reason: String,
+        /// What its kernel needs.
+        hint: Option<String>,
     },
     /// Something that should not fail did.
     #[error("cannot {doing}: {reason}")]
@@ -223,9 +225,9 @@ impl CallError {
             | Self::Denied { .. }
             | Self::Field { .. }
             | Self::Rejected(Rejection::OtherFleet { .. })
-            | Self::NoIpvs { .. }
             | Self::Internal { .. }
             | Self::Remote(_) => None,
+            Self::NoIpvs { hint, .. } => hint.clone(),
         }
     }
 

@@ -19,9 +19,9 @@ use super::status::{CallError, chain};
 pub async fn read(context: &Context) -> Result<v1::ListIpvsResponse, CallError> {
     let node = context.identity.name.clone();
     let failed = |error: KernelError| {
-        let reason = chain(&error);
+        let (reason, hint) = (chain(&error), error.hint());
         match error {
-            KernelError::IpvsMissing => CallError::NoIpvs { name: node.clone(), reason },
+            KernelError::IpvsMissing => CallError::NoIpvs { name: node.clone(), reason, hint },
             KernelError::Refused { .. }
             | KernelError::TimedOut { .. }
             | KernelError::Unsteady { .. }
