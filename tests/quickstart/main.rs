@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lvsmesh_tests::document::{CLIENT, LVS_1, LVS_2, RS_1, VIP};
 use lvsmesh_tests::pages::{Client, Request};
-use lvsmesh_tests::probe::Prober;
+use lvsmesh_tests::probe::{Prober, Silence};
 use lvsmesh_tests::reference::{Reference, Window, lost_outside};
 use lvsmesh_tests::{eventually, pace};
 
@@ -113,16 +113,25 @@ fn listing(running: &Reference) {
     }
 }
 
-/// What both failovers say when they are over.
-fn report(running: &Reference, window: &Window, requests: &[Request]) {
-    let silence = &window.silence;
+/// The longest time without an answer. After a planned move it may lie wholly on the new holder's side.
+fn tell(silence: &Silence) {
+    let (before, after) = (&silence.before, &silence.after);
+    let who = if before == after {
+        format!("the longest silence, when {after} answered already")
+    } else {
+        format!("{before} fell silent, {after} answered")
+    };
     say(&format!(
-        "  {} fell silent, {} answered: {} without an answer to one datagram a millisecond (profile `{}`)",
-        silence.before,
-        silence.after,
+        "  {who}: {} without an answer to one datagram a millisecond (profile `{}`)",
         milliseconds(silence.length),
         pace::profile()
     ));
+}
+
+/// What both failovers say when they are over.
+fn report(running: &Reference, window: &Window, requests: &[Request]) {
+    let silence = &window.silence;
+    tell(silence);
     let touched: Vec<_> =
         requests.iter().filter(|request| request.overlaps(window.from, window.to)).collect();
     let lost = touched.iter().filter(|request| request.answer.is_err()).count();
@@ -180,13 +189,7 @@ fn cut(running: &Reference, prober: &Prober) -> Window {
     let window = running.window(prober, from, LVS_2.0);
     settle(&client);
     let silence = &window.silence;
-    say(&format!(
-        "  {} fell silent, {} answered: {} without an answer to one datagram a millisecond (profile `{}`)",
-        silence.before,
-        silence.after,
-        milliseconds(silence.length),
-        pace::profile()
-    ));
+    tell(silence);
     still_serving(&client);
     window
 }
@@ -231,7 +234,7 @@ fn summary(client: &Client, windows: &[Window]) {
     let lost = requests.iter().filter(|request| request.answer.is_err()).count();
     let outside = lost_outside(&requests, windows);
     say(&format!(
-        "  {} requests, {lost} lost, of them outside the failovers: {}",
+        "  {} requests by the client that asked all along: {lost} lost, of them outside the failovers: {}",
         requests.len(),
         outside.len()
     ));
