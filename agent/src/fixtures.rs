@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use lvsmesh_core::command::{Apply, Candidate, Command, Outcome, Readiness};
 use lvsmesh_core::model::{
-    Attach, Checksum, Coexist, Document, Fleet, Forwarding, NodeId, Pool, PoolSource, Protocol,
-    RealServer, Role, Scheduler, Service, Vip, Vrrp, VrrpVersion,
+    Attach, Checksum, Coexist, Document, Fleet, NodeId, Pool, PoolSource, RealServer, Role,
+    Service, Vip, Vrrp, VrrpVersion,
 };
 use lvsmesh_core::placement::place;
 use lvsmesh_core::state::State;
@@ -48,7 +48,7 @@ pub(crate) fn vip() -> Vip {
 }
 
 pub(crate) fn document() -> Document {
-    let real_server = |last| RealServer { address: ip(last), port: 80, weight: 3 };
+    let real_server = |last| RealServer::new(ip(last), 80, 3);
     Document {
         fleet: Fleet { name: "blue".into(), ..Fleet::default() },
         vips: vec![vip()],
@@ -58,16 +58,7 @@ pub(crate) fn document() -> Document {
             check: None,
             min_healthy: 0,
         }],
-        services: vec![Service {
-            name: "web".into(),
-            vip: "web".into(),
-            port: 80,
-            protocol: Protocol::Tcp,
-            scheduler: Scheduler::Wlc,
-            forwarding: Forwarding::Dr,
-            persistence: Duration::ZERO,
-            pool: "web".into(),
-        }],
+        services: vec![Service::new("web", "web", 80, "web")],
     }
 }
 

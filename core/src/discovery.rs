@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     fn rs(last: u8, port: u16, weight: u32) -> RealServer {
-        RealServer { address: [192, 0, 2, last].into(), port, weight }
+        RealServer::new([192, 0, 2, last].into(), port, weight)
     }
 
     #[test]

@@ -1,17 +1,22 @@
 //! The nouns of the desired state, as validated values: a [`Document`] that exists satisfies every rule that can be checked without
 //! knowing the fleet.
 
+pub mod ipvs;
 mod node;
 mod pool;
 mod service;
 pub mod text;
 mod vip;
 
+pub use ipvs::{Connections, Ipvs, Sync, SysctlProfile, Sysctls, Timeouts};
 pub use node::{Member, NodeId, NodeName, Role};
 pub use pool::{
     Check, CheckKind, Discovery, DnsRecord, DnsSource, FileSource, Pool, PoolSource, RealServer,
 };
-pub use service::{Forwarding, Protocol, Scheduler, Service};
+pub use service::{
+    Encapsulation, Engine, Forwarding, Listen, Marking, Persistence, PortRange, Protocol,
+    Scheduler, SchedulerFlag, Service, TunnelChecksum,
+};
 pub use vip::{Attach, Auth, Checksum, Coexist, Vip, Vrrp, VrrpVersion};
 
 /// Everything that operators may ask of a fleet: one document, one revision.
@@ -50,6 +55,8 @@ pub struct Fleet {
     pub no_quorum: NoQuorum,
     /// Whether a VIP group moves back to a preferred director that returns.
     pub failback: Failback,
+    /// What concerns IPVS on every director.
+    pub ipvs: Ipvs,
 }
 
 /// What happens to VIPs when no majority of voters can be reached.

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 pub use explain::{RealServerView, ServiceView, explain};
 
-use crate::model::{Document, Forwarding, Member, NodeId, Pool, RealServer, Service, Vip};
+use crate::model::{Document, Forwarding, Listen, Member, NodeId, Pool, RealServer, Service, Vip};
 use crate::plan::{Destination, Method, ServiceKey, ServiceSpec, Sysctl, Table, VirtualService};
 use crate::state::State;
 
@@ -46,10 +46,6 @@ const ARP_SYSCTLS: [(&str, i64); 4] = [
     ("net/ipv4/conf/lo/arp_announce", 2),
     ("net/ipv4/conf/lo/arp_ignore", 1),
 ];
-
-/// Each client by itself: the persistence granularity of IPv4, in host order, and of IPv6, as a prefix length.
-const NETMASK_V4: u32 = u32::MAX;
-const NETMASK_V6: u32 = 128;
 
 /// What that node's kernel should look like. `holding`: its tenure is being prepared or runs.
 ///
@@ -121,11 +117,10 @@ fn real_server_side(state: &State, document: &Document, member: &Member) -> Real
             else {
                 continue;
             };
-            let needed = match service.forwarding {
-                Forwarding::Dr => real_servers(state, pool)
-                    .iter()
-                    .any(|real_server| member.addresses.contains(&real_server.address)),
-            };
+            let needed = real_servers(state, pool).iter().any(|real_server| {
+                let method = forwarding(service, real_server);
+                method.keeps_ports() && member.addresses.contains(&real_server.address)
+            });
             if needed {
                 addresses.extend(&vip.addresses);
             }
@@ -149,18 +144,33 @@ fn real_servers<'a>(state: &'a State, pool: &'a Pool) -> &'a [RealServer] {
     }
 }
 
+/// What a service is in the kernel, for one address of its VIP group. Those of a firewall mark are the same for all addresses of a family.
 fn key(service: &Service, address: IpAddr) -> ServiceKey {
-    ServiceKey::Address { protocol: service.protocol, address, port: service.port }
+    match service.listen {
+        Listen::Port { protocol, port } => ServiceKey::Address { protocol, address, port },
+        Listen::Mark { mark, .. } => ServiceKey::Mark { ipv6: address.is_ipv6(), mark },
+    }
 }
 
 fn spec(service: &Service, address: IpAddr) -> ServiceSpec {
-    let timeout = u32::try_from(service.persistence.as_secs()).unwrap_or(u32::MAX);
+    let persistence = &service.persistence;
+    let timeout = u32::try_from(persistence.timeout.as_secs()).unwrap_or(u32::MAX);
+    let mut flags = service.flags.iter().fold(0, |flags, flag| flags | flag.bit());
+    if timeout != 0 {
+        flags |= ServiceSpec::PERSISTENT;
+    }
+    if service.one_packet {
+        flags |= ServiceSpec::ONE_PACKET;
+    }
     ServiceSpec {
         scheduler: service.scheduler.name().to_owned(),
-        flags: if timeout == 0 { 0 } else { ServiceSpec::PERSISTENT },
+        flags,
         timeout,
-        netmask: if address.is_ipv4() { NETMASK_V4 } else { NETMASK_V6 },
-        engine: None,
+        netmask: match address {
+            IpAddr::V4(_) => persistence.netmask.to_bits(),
+            IpAddr::V6(_) => persistence.prefix.into(),
+        },
+        engine: persistence.engine.map(|engine| engine.name().to_owned()),
     }
 }
 
@@ -170,18 +180,33 @@ fn destinations(
     vip: IpAddr,
 ) -> BTreeMap<SocketAddr, Destination> {
     let Some(pool) = state.document().pool(&service.pool) else { return BTreeMap::new() };
-    let method = match service.forwarding {
-        Forwarding::Dr => Method::Route,
-    };
-    serving::assess(state, pool, vip)
+    serving::assess(state, service, pool, vip)
         .into_iter()
         .filter(|verdict| verdict.serving)
         .map(|verdict| {
-            let RealServer { weight, .. } = verdict.real_server;
-            let destination = Destination { weight, method, upper: 0, lower: 0 };
-            (verdict.real_server.socket_addr(), destination)
+            let real_server = &verdict.real_server;
+            let destination = Destination {
+                weight: real_server.weight,
+                method: method(forwarding(service, real_server)),
+                upper: real_server.upper_threshold,
+                lower: real_server.lower_threshold,
+            };
+            (real_server.socket_addr(), destination)
         })
         .collect()
+}
+
+/// How packets of the service reach that real server.
+fn forwarding(service: &Service, real_server: &RealServer) -> Forwarding {
+    real_server.forwarding.unwrap_or(service.forwarding)
+}
+
+const fn method(forwarding: Forwarding) -> Method {
+    match forwarding {
+        Forwarding::Dr => Method::Route,
+        Forwarding::Nat => Method::Masq,
+        Forwarding::Tunnel(encapsulation) => Method::Tunnel(encapsulation),
+    }
 }
 
 impl RealServerSide {

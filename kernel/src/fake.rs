@@ -264,7 +264,7 @@ fn valid_destination(
     real: SocketAddr,
     settings: &Destination,
 ) -> Result<(), Errno> {
-    if real.is_ipv6() != is_ipv6(key) && settings.method != Method::Tunnel {
+    if real.is_ipv6() != is_ipv6(key) && !matches!(settings.method, Method::Tunnel(_)) {
         return Err(Errno::EINVAL);
     }
     if i32::try_from(settings.weight).is_err() || settings.lower > settings.upper {

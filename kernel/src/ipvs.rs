@@ -102,7 +102,7 @@ impl Ipvs {
 
     /// Lists all services with their destinations and counters: one listing of the services, then one of each service's destinations.
     ///
-    /// A service that is removed between the two appears without destinations. Of tunnels only the method is read, not the kind.
+    /// A service that is removed between the two appears without destinations.
     ///
     /// # Errors
     ///

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use lvsmesh_core::document::{Value, decode, encode};
 use lvsmesh_core::model::{
-    Attach, Auth, Check, CheckKind, Checksum, Coexist, Document, Failback, Fleet, Forwarding,
-    NoQuorum, Pool, PoolSource, Protocol, RealServer, Scheduler, Service, Vip, Vrrp, VrrpVersion,
+    Attach, Auth, Check, CheckKind, Checksum, Coexist, Document, Failback, Fleet, Ipvs, NoQuorum,
+    Persistence, Pool, PoolSource, RealServer, Service, Vip, Vrrp, VrrpVersion,
 };
 use lvsmesh_proto::v1;
 
@@ -25,13 +25,13 @@ fn the_reference_deployment_is_a_document() {
 
 fn reference() -> Document {
     let seconds = Duration::from_secs;
-    let server =
-        |last| RealServer { address: IpAddr::from([192, 168, 3, last]), port: 80, weight: 3 };
+    let server = |last| RealServer::new(IpAddr::from([192, 168, 3, last]), 80, 3);
     Document {
         fleet: Fleet {
             name: "reference".into(),
             no_quorum: NoQuorum::Strict,
             failback: Failback::Never,
+            ipvs: Ipvs::default(),
         },
         vips: vec![Vip {
             name: "web".into(),
@@ -63,14 +63,8 @@ fn reference() -> Document {
             min_healthy: 0,
         }],
         services: vec![Service {
-            name: "web".into(),
-            vip: "web".into(),
-            port: 80,
-            protocol: Protocol::Tcp,
-            scheduler: Scheduler::Wlc,
-            forwarding: Forwarding::Dr,
-            persistence: seconds(50),
-            pool: "web".into(),
+            persistence: Persistence { timeout: seconds(50), ..Persistence::default() },
+            ..Service::new("web", "web", 80, "web")
         }],
     }
 }

@@ -7,8 +7,8 @@ use lvsmesh_agent::raft::storage::{Disk, FIRST_INDEX, FIRST_TERM, LogStore, Memo
 use lvsmesh_core::command::{Apply, Candidate, Command, HealthChange};
 use lvsmesh_core::membership;
 use lvsmesh_core::model::{
-    Attach, Checksum, Coexist, Document, Fleet, Forwarding, NodeId, Pool, PoolSource, Protocol,
-    RealServer, Role, Scheduler, Service, Vip, Vrrp, VrrpVersion,
+    Attach, Checksum, Coexist, Document, Fleet, NodeId, Persistence, Pool, PoolSource, RealServer,
+    Role, Scheduler, Service, Vip, Vrrp, VrrpVersion,
 };
 use lvsmesh_core::state::State;
 use lvsmesh_proto::convert;
@@ -96,7 +96,7 @@ pub(crate) fn command(rng: &mut Rng, request: u64) -> Command {
 fn document(rng: &mut Rng) -> Document {
     let real_servers = (0..NODES)
         .filter(|_| rng.permille(700))
-        .map(|node| RealServer { address: address(node), port: 80, weight: 1 })
+        .map(|node| RealServer::new(address(node), 80, 1))
         .collect();
     let preference =
         (0..NODES).filter(|_| rng.permille(200)).map(|node| format!("node-{}", node + 1)).collect();
@@ -125,14 +125,12 @@ fn document(rng: &mut Rng) -> Document {
             min_healthy: 0,
         }],
         services: vec![Service {
-            name: "web".to_owned(),
-            vip: "main".to_owned(),
-            port: 80,
-            protocol: Protocol::Tcp,
             scheduler: if rng.permille(500) { Scheduler::Rr } else { Scheduler::Wlc },
-            forwarding: Forwarding::Dr,
-            persistence: Duration::from_secs(rng.of(0..60)),
-            pool: "web".to_owned(),
+            persistence: Persistence {
+                timeout: Duration::from_secs(rng.of(0..60)),
+                ..Persistence::default()
+            },
+            ..Service::new("web", "main", 80, "web")
         }],
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use lvsmesh_core::model::{Protocol, Scheduler};
+use lvsmesh_core::model::{Encapsulation, Protocol, Scheduler};
 use lvsmesh_core::plan::{Action, Destination, Method, ServiceKey, ServiceSpec, Table};
 use lvsmesh_kernel::fake::FakeKernel;
 use lvsmesh_kernel::{Errno, Kernel, KernelError, Linux, Scope};
@@ -166,8 +166,8 @@ async fn destinations_are_added_edited_and_removed<K: Kernel>(kernel: &mut K) {
         ("greatest weight",       v4,   "198.51.100.3:80",    routed(i32::MAX.unsigned_abs())),
         ("thresholds",            v4,   "198.51.100.4:80",    Destination { upper: 1000, lower: 800, ..routed(5) }),
         ("translation, port",     v4,   "198.51.100.5:8080",  Destination { method: Method::Masq, ..routed(1) }),
-        ("tunnel",                v4,   "198.51.100.6:80",    Destination { method: Method::Tunnel, ..routed(1) }),
-        ("tunnel of other family",v4,   "[2001:db8::6]:80",   Destination { method: Method::Tunnel, ..routed(1) }),
+        ("tunnel",                v4,   "198.51.100.6:80",    Destination { method: Method::Tunnel(Encapsulation::Ipip), ..routed(1) }),
+        ("tunnel of other family",v4,   "[2001:db8::6]:80",   Destination { method: Method::Tunnel(Encapsulation::Ipip), ..routed(1) }),
         ("IPv6",                  v6,   "[2001:db8::1]:80",   routed(2)),
         ("a mark's, port 0",      mark, "198.51.100.1:0",     routed(2)),
     ];

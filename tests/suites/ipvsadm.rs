@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use lvsmesh_core::model::Encapsulation;
 use lvsmesh_core::plan::{Action, Destination, Method, ServiceKey, ServiceSpec};
 
 use crate::ipvs::{kinds_of_service, linux_with_ipvs, routed, spec, table, tcp};
@@ -95,7 +96,7 @@ fn ipvs_other_tunnels_are_read_as_tunnels() {
         }
         let mut kernel = linux_with_ipvs().await;
         let service = table(&mut kernel).await.remove(&tcp("192.0.2.100:80")).unwrap();
-        let tunnel = Destination { method: Method::Tunnel, ..routed(1) };
+        let tunnel = Destination { method: Method::Tunnel(Encapsulation::Ipip), ..routed(1) };
         let expected = ["198.51.100.1:80", "198.51.100.2:80"].map(|real| (at(real), tunnel));
         assert_eq!(service.destinations, expected.into_iter().collect());
     });
@@ -119,7 +120,7 @@ fn reference() -> Vec<Action> {
         Action::AddDestination(
             v4,
             at("198.51.100.3:80"),
-            Destination { method: Method::Tunnel, ..routed(1) },
+            Destination { method: Method::Tunnel(Encapsulation::Ipip), ..routed(1) },
         ),
         Action::AddDestination(tcp("[2001:db8::100]:80"), at("[2001:db8::1]:80"), routed(2)),
         Action::AddDestination(mark, at("198.51.100.1:0"), routed(2)),

@@ -93,7 +93,7 @@ fn destination(
         method: match destination.method {
             Method::Masq => 0,
             Method::Local => 1,
-            Method::Tunnel => 2,
+            Method::Tunnel(_) => 2,
             Method::Route => 3,
             Method::Bypass => 4,
         },

@@ -54,7 +54,7 @@ impl Dns {
         };
         Ok(found
             .into_iter()
-            .map(|(at, weight)| RealServer { address: at.ip(), port: at.port(), weight })
+            .map(|(at, weight)| RealServer::new(at.ip(), at.port(), weight))
             .collect())
     }
 }

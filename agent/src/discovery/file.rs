@@ -139,10 +139,7 @@ fn parse(path: &Path, text: &str) -> Result<Vec<RealServer>, String> {
             }
         }
     }
-    Ok(found
-        .into_iter()
-        .map(|(at, weight)| RealServer { address: at.ip(), port: at.port(), weight })
-        .collect())
+    Ok(found.into_iter().map(|(at, weight)| RealServer::new(at.ip(), at.port(), weight)).collect())
 }
 
 #[cfg(test)]
@@ -151,7 +148,7 @@ mod tests {
 
     fn real_server(address: &str, weight: u32) -> RealServer {
         let at: SocketAddr = address.parse().unwrap();
-        RealServer { address: at.ip(), port: at.port(), weight }
+        RealServer::new(at.ip(), at.port(), weight)
     }
 
     #[test]

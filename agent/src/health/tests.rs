@@ -61,7 +61,7 @@ fn probed(at: SocketAddr) -> Document {
         retries: 1,
         delay_before_retry: Duration::from_millis(5),
     });
-    let real_server = RealServer { address: at.ip(), port: at.port(), weight: 1 };
+    let real_server = RealServer::new(at.ip(), at.port(), 1);
     document.pools[0].source = PoolSource::Listed(vec![real_server]);
     document
 }

@@ -161,11 +161,7 @@ async fn what_an_operator_made_is_left_alone_and_shown() {
 #[tokio::test]
 async fn one_bad_object_does_not_stop_the_others() {
     let mut two = document();
-    two.services.push(lvsmesh_core::model::Service {
-        name: "other".into(),
-        port: 81,
-        ..two.services[0].clone()
-    });
+    two.services.push(lvsmesh_core::model::Service::new("other", "web", 81, "web"));
     let mut machine = Machine::new(LVS_1);
     machine.fleet = TestFleet::with(two);
     machine.kernel.fail(1, Errno::ENOENT);

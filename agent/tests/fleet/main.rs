@@ -21,7 +21,12 @@ use tonic::{Code, Status};
 
 /// A document of which `mark` tells one revision from another.
 fn document(fleet: &str, mark: u32) -> v1::Document {
-    let real_server = v1::RealServer { address: "192.0.2.9".into(), port: 80, weight: Some(mark) };
+    let real_server = v1::RealServer {
+        address: "192.0.2.9".into(),
+        port: Some(80),
+        weight: Some(mark),
+        ..v1::RealServer::default()
+    };
     let pool =
         v1::Pool { name: "web".into(), real_servers: vec![real_server], ..v1::Pool::default() };
     v1::Document {

@@ -9,8 +9,8 @@ use proptest::sample::select;
 
 use super::model::{
     Attach, Auth, Check, CheckKind, Checksum, Coexist, Discovery, DnsRecord, DnsSource, Document,
-    Failback, FileSource, Fleet, Forwarding, NoQuorum, Pool, PoolSource, Protocol, RealServer,
-    Scheduler, Service, Vip, Vrrp, VrrpVersion,
+    Engine, Failback, FileSource, Fleet, Forwarding, Ipvs, Listen, NoQuorum, Persistence, Pool,
+    PoolSource, Protocol, RealServer, Scheduler, SchedulerFlag, Service, Vip, Vrrp, VrrpVersion,
 };
 
 /// Any document that keeps every rule.
@@ -50,13 +50,21 @@ fn assemble(
         service.name = format!("{}-{index}", service.name);
         service.vip.clone_from(&vips[vip].name);
         service.pool.clone_from(&pools[pool].name);
-        service.port = ports[pool];
-        let listens = |one: &Service| (one.vip.clone(), one.port, one.protocol);
+        match &mut service.listen {
+            Listen::Port { port, .. } => *port = ports[pool],
+            Listen::Mark { mark, .. } => *mark += u32::try_from(index).unwrap(),
+        }
+        let listens = |one: &Service| (one.vip.clone(), one.listen.clone());
         if kept.iter().all(|other| listens(other) != listens(&service)) {
             kept.push(service);
         }
     }
-    let fleet = Fleet { name: fleet, no_quorum: NoQuorum::Strict, failback: Failback::Never };
+    let fleet = Fleet {
+        name: fleet,
+        no_quorum: NoQuorum::Strict,
+        failback: Failback::Never,
+        ipvs: Ipvs::default(),
+    };
     Document { fleet, vips, pools, services: kept }
 }
 
@@ -110,13 +118,19 @@ fn pool(port: u16) -> impl Strategy<Value = (u16, Pool)> {
 }
 
 fn source(port: u16) -> impl Strategy<Value = PoolSource> {
-    let listed = proptest::collection::btree_map(any::<[u8; 2]>(), 0u32..=65_535, 0..5);
+    let settings = (0u32..=i32::MAX as u32, any::<[u32; 2]>(), option::of(Just(Forwarding::Dr)));
+    let listed = proptest::collection::btree_map(any::<[u8; 2]>(), settings, 0..5);
     let listed = listed.prop_map(move |servers| {
-        let server = |([third, fourth], weight): ([u8; 2], u32)| RealServer {
-            address: IpAddr::from([10, 1, third, fourth]),
-            port,
-            weight,
-        };
+        type Settings = (u32, [u32; 2], Option<Forwarding>);
+        let server =
+            |([third, fourth], (weight, [one, other], forwarding)): ([u8; 2], Settings)| {
+                RealServer {
+                    upper_threshold: one.max(other),
+                    lower_threshold: one.min(other),
+                    forwarding,
+                    ..RealServer::new(IpAddr::from([10, 1, third, fourth]), port, weight)
+                }
+            };
         PoolSource::Listed(servers.into_iter().map(server).collect())
     });
     let file = ("/[a-z./ ]{0,20}", interval())
@@ -155,26 +169,48 @@ fn check() -> impl Strategy<Value = Check> {
 }
 
 fn service(vips: usize, pools: usize) -> impl Strategy<Value = (usize, usize, Service)> {
-    let persistence = (0u64..=31 * 24 * 3600).prop_map(Duration::from_secs);
-    (
-        0..vips,
-        0..pools,
-        name(),
-        select(&Protocol::ALL[..]),
-        select(&Scheduler::ALL[..]),
-        persistence,
-    )
-        .prop_map(|(vip, pool, name, protocol, scheduler, persistence)| {
+    let schedule = select(&Scheduler::ALL[..]).prop_flat_map(|scheduler| {
+        let flags: Vec<_> =
+            SchedulerFlag::ALL.into_iter().filter(|flag| flag.is_of(scheduler)).collect();
+        let count = 0..=flags.len();
+        (Just(scheduler), proptest::sample::subsequence(flags, count))
+    });
+    (0..vips, 0..pools, name(), listen(), schedule, any::<bool>(), persistence()).prop_map(
+        |(vip, pool, name, listen, (scheduler, flags), one_packet, persistence)| {
+            let datagrams =
+                !matches!(listen, Listen::Port { protocol: Protocol::Tcp | Protocol::Sctp, .. });
             let service = Service {
                 name,
                 vip: String::new(),
-                port: 1,
-                protocol,
+                listen,
                 scheduler,
+                flags: flags.into_iter().collect(),
+                one_packet: one_packet && datagrams,
                 forwarding: Forwarding::Dr,
-                persistence,
+                gateway: None,
+                persistence: Persistence {
+                    engine: persistence.engine.filter(|_| datagrams),
+                    ..persistence
+                },
                 pool: String::new(),
             };
             (vip, pool, service)
-        })
+        },
+    )
+}
+
+fn listen() -> impl Strategy<Value = Listen> {
+    let port = select(&Protocol::ALL[..]).prop_map(|protocol| Listen::Port { protocol, port: 1 });
+    prop_oneof![3 => port, 1 => Just(Listen::Mark { mark: 1, marking: None })]
+}
+
+fn persistence() -> impl Strategy<Value = Persistence> {
+    let on = (1u64..=31 * 24 * 3600, any::<u32>(), 1u8..=128, option::of(Just(Engine::Sip)));
+    let on = on.prop_map(|(seconds, netmask, prefix, engine)| Persistence {
+        timeout: Duration::from_secs(seconds),
+        netmask: netmask.into(),
+        prefix,
+        engine,
+    });
+    prop_oneof![Just(Persistence::default()), on]
 }

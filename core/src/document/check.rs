@@ -1,5 +1,8 @@
 //! Rules that a typed document must keep: limits, names, references, and what cannot stand side by side.
 
+mod ipvs;
+mod service;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -8,8 +11,8 @@ use std::time::Duration;
 use super::fault::{Fault, Finding};
 use super::limits;
 use crate::model::{
-    Auth, Check, Checksum, Discovery, DnsRecord, DnsSource, Document, Forwarding, Pool, PoolSource,
-    RealServer, Service, Vip, Vrrp, VrrpVersion, text,
+    Auth, Check, Checksum, Connections, Discovery, DnsRecord, DnsSource, Document, Listen,
+    PoolSource, RealServer, Sysctls, Timeouts, Vip, Vrrp, VrrpVersion, text,
 };
 
 /// Every rule that the document breaks, in the document's order; empty if it is sound.
@@ -23,9 +26,36 @@ pub(super) fn findings(document: &Document) -> Vec<Finding> {
     let mut found = Findings(Vec::new());
     found.name("fleet.name", &document.fleet.name);
     vips(&document.vips, &mut found);
+    ipvs::ipvs(&document.fleet.ipvs, &mut found);
     pools(document, &mut found);
-    services(document, &mut found);
+    service::services(document, &mut found);
+    not_yet(document, &mut found);
     found.0
+}
+
+/// What can be said and is not done yet.
+fn not_yet(document: &Document, found: &mut Findings) {
+    let mut refuse = |path: String, what: &str| {
+        found.add(path, format!("{what} is not supported yet")).hint("leave it out");
+    };
+    let ipvs = &document.fleet.ipvs;
+    if ipvs.timeouts != Timeouts::default() {
+        refuse("fleet.ipvs.timeouts".into(), "`timeouts`");
+    }
+    if ipvs.sync.is_some() {
+        refuse("fleet.ipvs.sync".into(), "`sync`");
+    }
+    if ipvs.sysctls != Sysctls::default() {
+        refuse("fleet.ipvs.sysctls".into(), "`sysctls`");
+    }
+    if ipvs.connections != Connections::Drop {
+        refuse("fleet.ipvs.connections".into(), "`connections: keep`");
+    }
+    for (index, service) in document.services.iter().enumerate() {
+        if matches!(service.listen, Listen::Mark { marking: Some(_), .. }) {
+            refuse(format!("services[{index}].ports"), "marking");
+        }
+    }
 }
 
 fn vips(vips: &[Vip], found: &mut Findings) {
@@ -162,6 +192,18 @@ fn pools(document: &Document, found: &mut Findings) {
         }
         if let Some(check) = &pool.check {
             pool_check(&format!("{path}.check"), check, found);
+            let portless = |server: &RealServer| server.port == 0;
+            if let (PoolSource::Listed(listed), None) = (&pool.source, check.port)
+                && let Some(server) = listed.iter().position(portless)
+            {
+                found
+                    .add(
+                        format!("{path}.check.port"),
+                        format!("is missing: real_servers[{server}] has no port of its own"),
+                    )
+                    .hint("name the port that is to be probed")
+                    .about([format!("{path}.real_servers[{server}].port")]);
+            }
         }
         let path = format!("{path}.min_healthy");
         found.within(&path, pool.min_healthy.into(), &limits::MIN_HEALTHY);
@@ -174,8 +216,14 @@ fn real_servers(path: &str, listed: &[RealServer], document: &Document, found: &
         let path = format!("{path}.real_servers[{index}]");
         let (address, port) = (format!("{path}.address"), format!("{path}.port"));
         found.unicast(&address, server.address);
-        found.within(&port, server.port.into(), &limits::PORT);
         found.within(&format!("{path}.weight"), server.weight.into(), &limits::WEIGHT);
+        if server.lower_threshold > server.upper_threshold {
+            let (lower, upper) = (server.lower_threshold, server.upper_threshold);
+            found
+                .add(format!("{path}.lower_threshold"), format!("{lower} is above upper_threshold, {upper}"))
+                .hint("new connections come again below the lower one; the kernel refuses it otherwise")
+                .about([format!("{path}.upper_threshold")]);
+        }
 
         if let Some(vip) = document.vips.iter().find(|vip| vip.addresses.contains(&server.address))
         {
@@ -241,7 +289,9 @@ fn dns_source(path: &str, dns: &DnsSource, found: &mut Findings) {
                 .add(record, "record `aaaa` is not supported yet: VIPs are IPv4")
                 .hint("use `a` or `srv`");
         }
-        DnsRecord::Srv | DnsRecord::A => found.within(&weight, dns.weight.into(), &limits::WEIGHT),
+        DnsRecord::Srv | DnsRecord::A => {
+            found.within(&weight, dns.weight.into(), &limits::FOUND_WEIGHT);
+        }
     }
     for (index, server) in dns.servers.iter().enumerate() {
         let path = format!("{path}.servers[{index}]");
@@ -277,92 +327,6 @@ fn pool_check(path: &str, check: &Check, found: &mut Findings) {
     found.within(&format!("{path}.retries"), check.retries.into(), &limits::RETRIES);
     let delay = format!("{path}.delay_before_retry");
     found.span(&delay, check.delay_before_retry, &limits::RETRY_DELAY);
-}
-
-fn services(document: &Document, found: &mut Findings) {
-    let services = &document.services;
-    unique_names("services", services.iter().map(|service| service.name.as_str()), found);
-    let mut listeners = BTreeMap::new();
-    for (index, service) in services.iter().enumerate() {
-        let path = format!("services[{index}]");
-        found.within(&format!("{path}.port"), service.port.into(), &limits::PORT);
-        persistence(&format!("{path}.persistence"), service.persistence, found);
-        references(&path, service, document, found);
-
-        let listens = (&service.vip, service.port, service.protocol);
-        if let Some(first) = listeners.insert(listens, index) {
-            let message = format!(
-                "services[{first}] has {} port {} of VIP group `{}` already",
-                service.protocol.name(),
-                service.port,
-                service.vip
-            );
-            let about = |service| {
-                ["vip", "port", "protocol"].map(|key| format!("services[{service}].{key}"))
-            };
-            found.add(path, message).about(about(first)).about(about(index));
-        }
-    }
-}
-
-fn persistence(path: &str, span: Duration, found: &mut Findings) {
-    found.span(path, span, &limits::PERSISTENCE);
-    if !whole(span, Duration::from_secs(1)) {
-        let message = format!("{} is not in whole seconds", text::duration(span));
-        found.add(path.to_owned(), message).hint("the kernel counts seconds");
-    }
-}
-
-fn references(path: &str, service: &Service, document: &Document, found: &mut Findings) {
-    if document.vip(&service.vip).is_none() {
-        let names = document.vips.iter().map(|vip| vip.name.as_str());
-        found.dangling(&format!("{path}.vip"), "VIP group", &service.vip, names, "vips");
-    }
-    let Some(index) = document.pools.iter().position(|pool| pool.name == service.pool) else {
-        let names = document.pools.iter().map(|pool| pool.name.as_str());
-        found.dangling(&format!("{path}.pool"), "pool", &service.pool, names, "pools");
-        return;
-    };
-    match service.forwarding {
-        Forwarding::Dr => {
-            let about = ["port", "forwarding"].map(|key| format!("{path}.{key}"));
-            direct_routing(service, &document.pools[index], index, &about, found);
-        }
-    }
-}
-
-/// Direct routing leaves the packet as it is, so real servers answer on the service's port or not at all.
-fn direct_routing(
-    service: &Service,
-    pool: &Pool,
-    index: usize,
-    about: &[String],
-    found: &mut Findings,
-) {
-    let mut compare = |path: String, port: u16| {
-        // 0 stands for no port and is reported as such.
-        if port != service.port && port != 0 {
-            let message =
-                format!("{port} is not the port of service `{}`, {}", service.name, service.port);
-            found
-                .add(path, message)
-                .hint("direct routing does not translate ports")
-                .about(about.iter().cloned());
-        }
-    };
-    match &pool.source {
-        PoolSource::Listed(listed) => {
-            for (server, real_server) in listed.iter().enumerate() {
-                let path = format!("pools[{index}].real_servers[{server}].port");
-                compare(path, real_server.port);
-            }
-        }
-        PoolSource::Discovery(Discovery::Dns(DnsSource { port: Some(port), .. })) => {
-            compare(format!("pools[{index}].discovery.dns.port"), *port);
-        }
-        // Known only once they are found; others are then left out of the table.
-        PoolSource::Discovery(Discovery::Dns(_) | Discovery::File(_)) => {}
-    }
 }
 
 fn unique_names<'a>(kind: &str, names: impl Iterator<Item = &'a str>, found: &mut Findings) {

@@ -28,8 +28,29 @@ pub const ADVERT_V3: RangeInclusive<Duration> =
 pub const ADVERT_STEP_V3: Duration = Duration::from_millis(10);
 /// Ports.
 pub const PORT: RangeInclusive<u64> = 1..=65_535;
-/// Weights of real servers (`IP_VS_CMD_ATTR` takes any, ipvsadm no more).
-pub const WEIGHT: RangeInclusive<u64> = 0..=65_535;
+/// Ports of services and real servers where every port is possible: 0 stands for all of them.
+pub const PORT_OR_ALL: RangeInclusive<u64> = 0..=65_535;
+/// Weights of real servers: the kernel keeps them as a signed number (`struct ip_vs_dest`, `ip_vs.h`).
+pub const WEIGHT: RangeInclusive<u64> = 0..=i32::MAX as u64;
+/// Weights where a source names one.
+pub const FOUND_WEIGHT: RangeInclusive<u64> = 0..=65_535;
+/// Connection thresholds of real servers.
+pub const THRESHOLD: RangeInclusive<u64> = 0..=u32::MAX as u64;
+/// Firewall marks: 0 is no mark.
+pub const MARK: RangeInclusive<u64> = 1..=u32::MAX as u64;
+/// Port ranges that one service marks.
+pub const MARKED_PORTS: RangeInclusive<usize> = 1..=64;
+/// IPv6 prefix lengths of persistence (`ip_vs_ctl.c`, `ip_vs_add_service`).
+pub const PERSISTENCE_PREFIX: RangeInclusive<u64> = 1..=128;
+/// IPVS timeouts, in whole seconds; ipvsadm's limit.
+pub const IPVS_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(31 * 24 * 3600);
+/// Ids of synchronisation daemons.
+pub const SYNC_ID: RangeInclusive<u64> = 0..=255;
+/// Hops of synchronisation messages.
+pub const SYNC_TTL: RangeInclusive<u64> = 1..=255;
+/// Bytes of a synchronisation message: an UDP datagram over IPv4 holds no more.
+pub const SYNC_MAXLEN: RangeInclusive<u64> = 1..=65_507;
 /// How often a source is asked, and a real server probed.
 pub const INTERVAL: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(3600);

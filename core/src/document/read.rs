@@ -3,6 +3,9 @@
 //! Reading never stops at a fault: a value that cannot be read is stood in for, so that everything else is read and checked too. The stand-in
 //! is never seen, because the document is then refused.
 
+mod ipvs;
+mod service;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -10,20 +13,23 @@ use std::time::Duration;
 use super::fault::{Fault, Faults, nearest};
 use super::{Value, limits, schema};
 use crate::model::{
-    Attach, Auth, Check, CheckKind, Checksum, Coexist, Discovery, DnsRecord, DnsSource, Document,
-    Failback, FileSource, Fleet, Forwarding, NoQuorum, Pool, PoolSource, Protocol, RealServer,
-    Scheduler, Service, Vip, Vrrp, VrrpVersion, text,
+    Attach, Auth, Check, CheckKind, Checksum, Coexist, Connections, Discovery, DnsRecord,
+    DnsSource, Document, Failback, FileSource, Fleet, NoQuorum, Pool, PoolSource, Vip, Vrrp,
+    VrrpVersion, text,
 };
 
 /// Reads the whole document; it may be used only if there is no fault.
 pub(super) fn document(value: &Value) -> (Document, Vec<Fault>) {
     let mut faults = Faults::default();
     let mut map = Map::open(At { path: String::new(), value }, &schema::DOCUMENT, &mut faults);
+    let fleet = map.required("fleet", fleet).unwrap_or_default();
+    // What keeps connections by itself is then the default of every service.
+    let hash_by_default = fleet.ipvs.connections == Connections::Keep && fleet.ipvs.sync.is_none();
     let document = Document {
-        fleet: map.required("fleet", fleet).unwrap_or_default(),
+        fleet,
         vips: map.list("vips", vip),
         pools: map.list("pools", pool),
-        services: map.list("services", service),
+        services: map.list("services", |at, faults| service::service(at, hash_by_default, faults)),
     };
     (document, faults.0)
 }
@@ -34,6 +40,7 @@ fn fleet(at: At<'_>, faults: &mut Faults) -> Fleet {
         name: map.required("name", string).unwrap_or_default(),
         no_quorum: map.word("no_quorum", &NO_QUORUM).unwrap_or_default(),
         failback: map.word("failback", &FAILBACK).unwrap_or_default(),
+        ipvs: map.optional("ipvs", ipvs::ipvs).unwrap_or_default(),
     }
 }
 
@@ -95,7 +102,7 @@ fn auth(at: At<'_>, faults: &mut Faults) -> Auth {
 fn pool(at: At<'_>, faults: &mut Faults) -> Pool {
     let mut map = Map::open(at, &schema::POOL, faults);
     let name = map.required("name", string).unwrap_or_default();
-    let listed = map.optional("real_servers", |at, faults| list(at, faults, real_server));
+    let listed = map.optional("real_servers", |at, faults| list(at, faults, service::real_server));
     let found = map.optional("discovery", discovery);
     let source = match (listed, found) {
         (Some(_), Some(_)) => {
@@ -120,15 +127,6 @@ fn pool(at: At<'_>, faults: &mut Faults) -> Pool {
         source,
         check: map.optional("check", check),
         min_healthy: map.optional("min_healthy", number(&limits::MIN_HEALTHY)).unwrap_or_default(),
-    }
-}
-
-fn real_server(at: At<'_>, faults: &mut Faults) -> RealServer {
-    let mut map = Map::open(at, &schema::REAL_SERVER, faults);
-    RealServer {
-        address: map.required("address", address).unwrap_or(NO_ADDRESS),
-        port: map.required("port", number(&limits::PORT)).unwrap_or_default(),
-        weight: map.optional("weight", number(&limits::WEIGHT)).unwrap_or(WEIGHT),
     }
 }
 
@@ -184,20 +182,6 @@ fn check(at: At<'_>, faults: &mut Faults) -> Check {
     }
 }
 
-fn service(at: At<'_>, faults: &mut Faults) -> Service {
-    let mut map = Map::open(at, &schema::SERVICE, faults);
-    Service {
-        name: map.required("name", string).unwrap_or_default(),
-        vip: map.required("vip", string).unwrap_or_default(),
-        port: map.required("port", number(&limits::PORT)).unwrap_or_default(),
-        protocol: map.word("protocol", &PROTOCOL).unwrap_or(Protocol::Tcp),
-        scheduler: map.word("scheduler", &SCHEDULER).unwrap_or_default(),
-        forwarding: map.word("forwarding", &FORWARDING).unwrap_or_default(),
-        persistence: map.optional("persistence", duration).unwrap_or_default(),
-        pool: map.required("pool", string).unwrap_or_default(),
-    }
-}
-
 const ADVERT_INTERVAL: Duration = Duration::from_secs(1);
 const PRIORITY: u8 = 200;
 const WEIGHT: u32 = 1;
@@ -245,17 +229,6 @@ static DNS_RECORD: Words<DnsRecord> =
     Words { noun: "DNS record type", all: &DnsRecord::ALL, name: DnsRecord::name, planned: &[] };
 static CHECK_KIND: Words<CheckKind> =
     Words { noun: "check", all: &CheckKind::ALL, name: CheckKind::name, planned: &[] };
-static PROTOCOL: Words<Protocol> =
-    Words { noun: "protocol", all: &Protocol::ALL, name: Protocol::name, planned: &[] };
-static SCHEDULER: Words<Scheduler> =
-    Words { noun: "scheduler", all: &Scheduler::ALL, name: Scheduler::name, planned: &[] };
-static FORWARDING: Words<Forwarding> = Words {
-    noun: "forwarding method",
-    all: &Forwarding::ALL,
-    name: Forwarding::name,
-    planned: &["nat", "tunnel"],
-};
-
 /// A value and where it stands.
 struct At<'a> {
     path: String,
@@ -319,6 +292,22 @@ impl<'a, 'f> Map<'a, 'f> {
             self.faults.add(&path, "is missing");
         }
         value
+    }
+
+    /// Whether the key is there, with whatever value.
+    fn has(&self, key: &'static str) -> bool {
+        debug_assert!(self.object.keys.contains(&key), "{} has no key {key}", self.object.name);
+        self.entries.iter().any(|(other, _)| other == key)
+    }
+
+    /// Reports a key that can be read and must not be there, or not so.
+    fn refuse(&mut self, key: &str, message: &str, hint: &str) {
+        let path = self.path(key);
+        self.faults.hint(&path, message, hint);
+    }
+
+    fn refuse_at(&mut self, path: &str, message: &str, hint: &str) {
+        self.faults.hint(path, message, hint);
     }
 
     fn missing(&mut self, key: &str, hint: &str) {

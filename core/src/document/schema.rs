@@ -18,9 +18,31 @@ pub const DOCUMENT: Object =
 /// `fleet`.
 pub const FLEET: Object = Object {
     name: "Fleet",
-    keys: &["name", "no_quorum", "failback"],
-    planned: &["notifications", "ipvs"],
+    keys: &["name", "no_quorum", "failback", "ipvs"],
+    planned: &["notifications"],
 };
+
+/// `fleet.ipvs`.
+pub const IPVS: Object =
+    Object { name: "Ipvs", keys: &["timeouts", "sync", "sysctls", "connections"], planned: &[] };
+
+/// `fleet.ipvs.timeouts`.
+pub const TIMEOUTS: Object =
+    Object { name: "IpvsTimeouts", keys: &["tcp", "tcp_fin", "udp"], planned: &[] };
+
+/// `fleet.ipvs.sync`.
+pub const SYNC: Object = Object {
+    name: "IpvsSync",
+    keys: &["interface", "id", "group", "port", "ttl", "maxlen"],
+    planned: &[],
+};
+
+/// `fleet.ipvs.sysctls`.
+pub const SYSCTLS: Object =
+    Object { name: "IpvsSysctls", keys: &["profile", "values"], planned: &[] };
+
+/// One of `fleet.ipvs.sysctls.values`.
+pub const SYSCTL: Object = Object { name: "IpvsSysctl", keys: &["name", "value"], planned: &[] };
 
 /// One of `vips`.
 pub const VIP: Object = Object {
@@ -47,8 +69,23 @@ pub const POOL: Object = Object {
 };
 
 /// One of `real_servers`.
-pub const REAL_SERVER: Object =
-    Object { name: "RealServer", keys: &["address", "port", "weight"], planned: &[] };
+pub const REAL_SERVER: Object = Object {
+    name: "RealServer",
+    keys: &[
+        "address",
+        "port",
+        "weight",
+        "upper_threshold",
+        "lower_threshold",
+        "forwarding",
+        "tunnel",
+    ],
+    planned: &[],
+};
+
+/// `tunnel` of a service or a real server.
+pub const TUNNEL: Object =
+    Object { name: "Tunnel", keys: &["kind", "port", "checksum"], planned: &[] };
 
 /// `discovery` of a pool.
 pub const DISCOVERY: Object = Object { name: "Discovery", keys: &["file", "dns"], planned: &[] };
@@ -74,19 +111,43 @@ pub const CHECK: Object = Object {
 /// One of `services`.
 pub const SERVICE: Object = Object {
     name: "Service",
-    keys: &["name", "vip", "port", "protocol", "scheduler", "forwarding", "persistence", "pool"],
-    planned: &["fwmark", "flags"],
+    keys: &[
+        "name",
+        "vip",
+        "port",
+        "protocol",
+        "fwmark",
+        "ports",
+        "scheduler",
+        "flags",
+        "one_packet",
+        "forwarding",
+        "tunnel",
+        "gateway",
+        "persistence",
+        "persistence_netmask",
+        "persistence_prefix",
+        "persistence_engine",
+        "pool",
+    ],
+    planned: &[],
 };
 
 /// All of them.
-pub const ALL: [&Object; 12] = [
+pub const ALL: [&Object; 18] = [
     &DOCUMENT,
     &FLEET,
+    &IPVS,
+    &TIMEOUTS,
+    &SYNC,
+    &SYSCTLS,
+    &SYSCTL,
     &VIP,
     &VRRP,
     &AUTH,
     &POOL,
     &REAL_SERVER,
+    &TUNNEL,
     &DISCOVERY,
     &FILE_SOURCE,
     &DNS_SOURCE,

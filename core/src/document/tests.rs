@@ -103,14 +103,15 @@ fn what_is_left_out_has_its_default() {
     let service = &document.services[0];
     assert_eq!(service.scheduler, model::Scheduler::Wlc);
     assert_eq!(service.forwarding, model::Forwarding::Dr);
-    assert_eq!(service.protocol, model::Protocol::Tcp);
-    assert_eq!(service.persistence.as_secs(), 0);
+    let tcp = model::Listen::Port { protocol: model::Protocol::Tcp, port: 80 };
+    assert_eq!(service.listen, tcp);
+    assert_eq!(service.persistence, model::Persistence::default());
     let vip = &document.vips[0];
     assert_eq!((vip.vrrp.priority, vip.vrrp.advert_interval.as_secs()), (200, 1));
     assert_eq!((vip.vrrp.version, &vip.vrrp.auth), (model::VrrpVersion::V2, &None));
     let pool = &document.pools[0];
     assert_eq!((&pool.check, pool.min_healthy), (&None, 0));
-    let listed = model::RealServer { address: IpAddr::from([10, 0, 0, 3]), port: 80, weight: 1 };
+    let listed = model::RealServer::new(IpAddr::from([10, 0, 0, 3]), 80, 1);
     assert_eq!(pool.source, model::PoolSource::Listed(vec![listed]));
 
     let checked = {
@@ -137,7 +138,7 @@ fn every_fault_is_reported_at_once() {
         ("fleet.no_quorum", tree!("sticky")),
         ("vips.0.addresses.0", tree!("192.0.2.100/24")),
         ("vips.0.vrrp.priority", tree!(255)),
-        ("pools.0.real_servers.0.weight", tree!(70000)),
+        ("pools.0.real_servers.0.weight", tree!(3000000000)),
         ("services.0.scheduler", tree!("wlcc")),
         ("services.0.prot", tree!("tcp")),
         ("services.0.persistence", tree!(50)),
@@ -150,7 +151,7 @@ fn every_fault_is_reported_at_once() {
     services[0].persistence: 50 has no unit; write a whole number and a unit (ms, s, m, h), such as `6s` or `500ms`
     fleet.name: "Blue Fleet" is not a name; only a-z, 0-9 and `-` are possible
     vips[0].vrrp.priority: 255 is outside 1 to 254; 0 tells backups to take over, 255 is for routers whose own address is the VIP
-    pools[0].real_servers[0].weight: 70000 is outside 0 to 65535
+    pools[0].real_servers[0].weight: 3000000000 is outside 0 to 2147483647
     services[0].pool: no pool is named "wbe"; did you mean "web"?
     "#);
 }
@@ -165,7 +166,10 @@ fn what_is_not_built_yet_is_refused_by_name() {
         ("fleet.failback", tree!("delayed")),
         ("fleet.failback", tree!("immediate")),
         ("fleet.notifications", tree!({})),
-        ("fleet.ipvs", tree!({})),
+        ("fleet.ipvs.timeouts", tree!({ tcp: "900s" })),
+        ("fleet.ipvs.sync", tree!({ interface: "eth0" })),
+        ("fleet.ipvs.sysctls", tree!({ profile: "recommended" })),
+        ("fleet.ipvs.connections", tree!("keep")),
         ("vips.0.attach", tree!("responder")),
         ("vips.0.addresses.0", tree!("2001:db8::1")),
         ("vips.0.vrrp.coexist", tree!("contest")),
@@ -173,10 +177,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
         ("pools.0.quorum", tree!(2)),
         ("pools.0.sorry", tree!({})),
         ("pools.0.real_servers.0.address", tree!("2001:db8::3")),
-        ("services.0.forwarding", tree!("nat")),
-        ("services.0.forwarding", tree!("tunnel")),
-        ("services.0.fwmark", tree!(7)),
-        ("services.0.flags", tree!(["ops"])),
     ] {
         text += &faults(&[(path, value)]);
         text.push('\n');
@@ -188,7 +188,10 @@ fn what_is_not_built_yet_is_refused_by_name() {
     fleet.failback: failback `delayed` is not supported yet; use `never`
     fleet.failback: failback `immediate` is not supported yet; use `never`
     fleet.notifications: `notifications` is not supported yet; leave it out
-    fleet.ipvs: `ipvs` is not supported yet; leave it out
+    fleet.ipvs.timeouts: `timeouts` is not supported yet; leave it out
+    fleet.ipvs.sync: `sync` is not supported yet; leave it out
+    fleet.ipvs.sysctls: `sysctls` is not supported yet; leave it out
+    fleet.ipvs.connections: `connections: keep` is not supported yet; leave it out
     vips[0].attach: attach `responder` is not supported yet; use `address`
     vips[0].addresses[0]: 2001:db8::1 is IPv6, which is not supported yet; use an IPv4 address
     vips[0].vrrp.coexist: coexist `contest` is not supported yet; use `yield`
@@ -196,10 +199,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
     pools[0].quorum: `quorum` is not supported yet; leave it out
     pools[0].sorry: `sorry` is not supported yet; leave it out
     pools[0].real_servers[0].address: 2001:db8::3 is IPv6, which is not supported yet; use an IPv4 address
-    services[0].forwarding: forwarding `nat` is not supported yet; use `dr`
-    services[0].forwarding: forwarding `tunnel` is not supported yet; use `dr`
-    services[0].fwmark: `fwmark` is not supported yet; leave it out
-    services[0].flags: `flags` is not supported yet; leave it out
     "#);
 }
 
@@ -285,7 +284,7 @@ fn limits_say_the_value_and_the_range() {
         ("vips.0.vrrp", tree!({ vrid: 1, version: 3, advert_interval: "41s" })),
         ("pools.0.real_servers.0.port", tree!(0)),
         ("pools.0.real_servers.0.port", tree!(70000)),
-        ("pools.0.real_servers.0.weight", tree!(65536)),
+        ("pools.0.real_servers.0.weight", tree!(2147483648)),
         ("pools.0.min_healthy", tree!(65536)),
         (
             "pools.0.check",
@@ -321,9 +320,9 @@ fn limits_say_the_value_and_the_range() {
     vips[0].vrrp.auth: version 3 has no authentication; leave it out, or set `version: 2`
     vips[0].vrrp.advert_interval: 15ms cannot be sent in version 3: 10ms to 40950ms in steps of 10ms
     vips[0].vrrp.advert_interval: 41s cannot be sent in version 3: 10ms to 40950ms in steps of 10ms
-    pools[0].real_servers[0].port: 0 is outside 1 to 65535
-    pools[0].real_servers[0].port: 70000 is outside 1 to 65535
-    pools[0].real_servers[0].weight: 65536 is outside 0 to 65535
+    pools[0].real_servers[0].port: 0 is not the port of service `web`, 80; only `forwarding: nat` translates ports
+    pools[0].real_servers[0].port: 70000 is outside 0 to 65535
+    pools[0].real_servers[0].weight: 2147483648 is outside 0 to 2147483647
     pools[0].min_healthy: 65536 is outside 0 to 65535
     pools[0].check.port: 0 is outside 1 to 65535
     pools[0].check.interval: 50ms is outside 100ms to 1h
@@ -369,7 +368,7 @@ fn sources_ask_for_what_they_need() {
     pools[0].discovery.dns.port: SRV records carry their own port; leave it out
     pools[0].discovery.dns.weight: SRV records carry their own weight; leave it out
     pools[0].discovery.dns.port: is missing: A records carry no port
-    pools[0].discovery.dns.port: 81 is not the port of service `web`, 80; direct routing does not translate ports
+    pools[0].discovery.dns.port: 81 is not the port of service `web`, 80; only `forwarding: nat` translates ports
     pools[0].discovery.dns.record: record `aaaa` is not supported yet: VIPs are IPv4; use `a` or `srv`
     pools[0].discovery.dns.record: no DNS record type "mx"; there are `srv`, `a`, `aaaa`
     pools[0].discovery.dns.name: "web..example" is not a DNS name; labels of 1 to 63 letters, digits, `-` and `_`, with dots between them
@@ -422,7 +421,7 @@ fn objects_must_fit_together() {
     # pools.0.real_servers.1
     pools[0].real_servers[1]: 10.0.0.3:80 is pools[0].real_servers[0] already
     # pools.0.real_servers.1
-    pools[0].real_servers[1].port: 8080 is not the port of service `web`, 80; direct routing does not translate ports
+    pools[0].real_servers[1].port: 8080 is not the port of service `web`, 80; only `forwarding: nat` translates ports
     # pools.0.real_servers.1
     pools[0].real_servers[1].address: 192.0.2.100 is an address of VIP group `web`; name a real server by an address of its own
     # pools.0.discovery
@@ -481,7 +480,7 @@ fn what_is_missing_or_there_twice_is_named() {
     pools[0].real_servers[0].port: is missing
     services[0].name: is missing
     services[0].vip: is missing
-    services[0].port: is missing
+    services[0].port: is missing; a service has a `port`, or a `fwmark` instead
     services[0].pool: is missing
     pools: the key is there twice
     "#);
@@ -571,4 +570,177 @@ fn leaves(tree: &mut Value, visit: &mut impl FnMut(&mut Value)) -> usize {
             1
         }
     }
+}
+
+/// [`small`] with these keys of its service set (a path may lead elsewhere), and `port` taken away if a mark takes its place.
+fn of_service(changes: &[(&str, Value)]) -> Value {
+    let mut tree = small();
+    for (path, value) in changes {
+        if *path == "fwmark" {
+            put(&mut tree, "services.0.port", None);
+        }
+        let path =
+            if path.contains('.') { (*path).to_owned() } else { format!("services.0.{path}") };
+        put(&mut tree, &path, Some(value.clone()));
+    }
+    tree
+}
+
+#[test]
+fn whatever_the_kernel_can_do_can_be_said() {
+    use model::{Encapsulation, Forwarding, Listen, SchedulerFlag, TunnelChecksum};
+    let read = |changes: &[(&str, Value)]| {
+        let document = decode(&of_service(changes));
+        let document = document.unwrap_or_else(|faults| panic!("{changes:?}: {faults:?}"));
+        assert_eq!(decode(&encode(&document)), Ok(document.clone()), "{changes:?}");
+        document.services[0].clone()
+    };
+    let marked = read(&[("fwmark", tree!(7)), ("persistence", tree!("60s"))]);
+    assert_eq!(marked.listen, Listen::Mark { mark: 7, marking: None });
+    let every_port = read(&[
+        ("port", tree!(0)),
+        ("persistence", tree!("60s")),
+        ("pools.0.real_servers.0.port", tree!(0)),
+    ]);
+    assert_eq!(every_port.listen, Listen::Port { protocol: model::Protocol::Tcp, port: 0 });
+    let hashed = read(&[("scheduler", tree!("mh")), ("flags", tree!(["mh-port", "mh-fallback"]))]);
+    assert_eq!(
+        hashed.flags.into_iter().collect::<Vec<_>>(),
+        [SchedulerFlag::MhFallback, SchedulerFlag::MhPort]
+    );
+    assert!(read(&[("protocol", tree!("udp")), ("one_packet", tree!(true))]).one_packet);
+    let sip = read(&[
+        ("protocol", tree!("udp")),
+        ("persistence", tree!("60s")),
+        ("persistence_netmask", tree!("255.255.255.0")),
+        ("persistence_prefix", tree!(64)),
+        ("persistence_engine", tree!("sip")),
+    ]);
+    assert_eq!((sip.persistence.netmask.to_bits(), sip.persistence.prefix), (0xffff_ff00, 64));
+    assert_eq!(sip.persistence.engine, Some(model::Engine::Sip));
+    let translated =
+        read(&[("forwarding", tree!("nat")), ("pools.0.real_servers.0.port", tree!(8080))]);
+    assert_eq!(translated.forwarding, Forwarding::Nat);
+    #[rustfmt::skip]
+    let tunnels = [
+        (tree!({}),                                              Encapsulation::Ipip),
+        (tree!({ kind: "gue", port: 6080 }),                     Encapsulation::Gue { port: 6080, checksum: TunnelChecksum::None }),
+        (tree!({ kind: "gue", port: 6080, checksum: "remcsum" }), Encapsulation::Gue { port: 6080, checksum: TunnelChecksum::Remcsum }),
+        (tree!({ kind: "gre", checksum: "csum" }),               Encapsulation::Gre { checksum: TunnelChecksum::Csum }),
+    ];
+    for (tunnel, encapsulation) in tunnels {
+        let tunnelled = read(&[("forwarding", tree!("tunnel")), ("tunnel", tunnel)]);
+        assert_eq!(tunnelled.forwarding, Forwarding::Tunnel(encapsulation));
+    }
+    let limited = decode(&of_service(&[
+        ("pools.0.real_servers.0.upper_threshold", tree!(1000)),
+        ("pools.0.real_servers.0.lower_threshold", tree!(800)),
+        ("pools.0.real_servers.0.forwarding", tree!("nat")),
+    ]));
+    let model::PoolSource::Listed(listed) = &limited.unwrap().pools[0].source else { panic!() };
+    assert_eq!((listed[0].upper_threshold, listed[0].lower_threshold), (1000, 800));
+    assert_eq!(listed[0].forwarding, Some(Forwarding::Nat));
+}
+
+#[test]
+fn what_a_service_cannot_be_is_refused_with_the_reason() {
+    let mut text = String::new();
+    for changes in [
+        &[("port", tree!(0)), ("pools.0.real_servers.0.port", tree!(0))][..],
+        &[("port", tree!(0)), ("persistence", tree!("60s"))],
+        &[("fwmark", tree!(0))],
+        &[("fwmark", tree!(7)), ("port", tree!(80))],
+        &[("fwmark", tree!(7)), ("protocol", tree!("tcp"))],
+        &[("ports", tree!([80]))],
+        &[("fwmark", tree!(7)), ("ports", tree!([80, "90-89", "443x"]))],
+        &[("flags", tree!(["mh-port"]))],
+        &[("flags", tree!(["ops"]))],
+        &[("one_packet", tree!(true))],
+        &[("one_packet", tree!("yes"))],
+        &[("persistence_netmask", tree!("255.255.255.0"))],
+        &[("persistence", tree!("1s")), ("persistence_netmask", tree!(24))],
+        &[("persistence", tree!("1s")), ("persistence_prefix", tree!(129))],
+        &[("persistence", tree!("1s")), ("persistence_engine", tree!("sip"))],
+        &[("tunnel", tree!({}))],
+        &[("forwarding", tree!("tunnel")), ("tunnel", tree!({ kind: "gue" }))],
+        &[
+            ("forwarding", tree!("tunnel")),
+            ("tunnel", tree!({ kind: "gre", port: 1, checksum: "remcsum" })),
+        ],
+        &[("forwarding", tree!("tunnel")), ("tunnel", tree!({ kind: "ipip", checksum: "csum" }))],
+        &[("gateway", tree!("web"))],
+        &[("forwarding", tree!("nat")), ("gateway", tree!("inside"))],
+        &[("forwarding", tree!("nat")), ("pools.0.real_servers.0.port", tree!(0))],
+        &[
+            ("pools.0.real_servers.0.upper_threshold", tree!(5)),
+            ("pools.0.real_servers.0.lower_threshold", tree!(6)),
+        ],
+        &[("fleet.ipvs.sysctls.values", tree!([{ name: "sloppy", value: 1 }]))],
+        &[("fleet.ipvs.timeouts.tcp", tree!("500ms"))],
+        &[("fleet.ipvs.sync", tree!({ interface: "eth0", group: "192.0.2.1" }))],
+    ] {
+        let keys: Vec<_> = changes.iter().map(|(path, _)| *path).collect();
+        let lines = lines(&of_service(changes));
+        let lines: Vec<_> =
+            lines.lines().filter(|line| !line.contains("not supported yet")).collect();
+        assert!(!lines.is_empty(), "{changes:?} is taken");
+        text += &format!("# {}\n{}\n", keys.join(", "), lines.join("\n"));
+    }
+    assert_snapshot!(text, @r#"
+    # port, pools.0.real_servers.0.port
+    services[0].port: 0 is every port, which needs persistence; set `persistence`, or name a port
+    # port, persistence
+    pools[0].real_servers[0].port: 80 is one port, and service `web` takes every port; write 0
+    # fwmark
+    services[0].fwmark: 0 is outside 1 to 4294967295
+    # fwmark, port
+    services[0].port: a service has either a port or a firewall mark; name the ports that lvsmesh is to mark under `ports`
+    # fwmark, protocol
+    services[0].protocol: a firewall mark stands for packets of every protocol; leave it out, or name the `ports` that lvsmesh is to mark
+    # ports
+    services[0].ports: ports are marked for a `fwmark` only; give each port a service, or name a `fwmark` instead of `port`
+    # fwmark, ports
+    services[0].ports[1]: "90-89" is no port and no range of ports; write `80`, or `8000-8099` with the lower one first; ports are 1 to 65535
+    services[0].ports[2]: "443x" is no port and no range of ports; write `80`, or `8000-8099` with the lower one first; ports are 1 to 65535
+    # flags
+    services[0].flags: `mh-port` is no flag of scheduler wlc; it has `flag-1`, `flag-2`, `flag-3`
+    # flags
+    services[0].flags[0]: no scheduler flag "ops"; there are `sh-fallback`, `sh-port`, `mh-fallback`, `mh-port`, `flag-1`, `flag-2`, `flag-3`
+    # one_packet
+    services[0].one_packet: only datagrams can be scheduled one by one; leave it out, or set `protocol: udp`
+    # one_packet
+    services[0].one_packet: expected `true` or `false`, found text "yes"
+    # persistence_netmask
+    services[0].persistence_netmask: says how clients persist, and `persistence` is off; set `persistence`, or leave it out
+    # persistence, persistence_netmask
+    services[0].persistence_netmask: the number 24 is no IPv4 mask; write `255.255.255.0`; for IPv6 there is `persistence_prefix`
+    # persistence, persistence_prefix
+    services[0].persistence_prefix: 129 is outside 1 to 128
+    # persistence, persistence_engine
+    services[0].persistence_engine: the kernel's sip engine reads UDP only; leave it out, or set `protocol: udp`
+    # tunnel
+    services[0].tunnel: only packets that are tunnelled have an encapsulation; set `forwarding: tunnel` beside it
+    # forwarding, tunnel
+    services[0].tunnel.port: is missing; gue needs the UDP port that real servers receive on
+    # forwarding, tunnel
+    services[0].tunnel.port: gre has no port; leave it out
+    services[0].tunnel.checksum: gre has no remote checksum offload; use `csum` or `none`
+    # forwarding, tunnel
+    services[0].tunnel.checksum: ipip has no checksum; leave it out
+    # gateway
+    services[0].gateway: only translated connections need a way back through the director; leave it out, or set `forwarding: nat`
+    # forwarding, gateway
+    services[0].gateway: no VIP group is named "inside"; name one of `vips`
+    # forwarding, pools.0.real_servers.0.port
+    pools[0].real_servers[0].port: 0 is every port, and service `web` has one; name the port that the real server answers on
+    # pools.0.real_servers.0.upper_threshold, pools.0.real_servers.0.lower_threshold
+    pools[0].real_servers[0].lower_threshold: 6 is above upper_threshold, 5; new connections come again below the lower one; the kernel refuses it otherwise
+    # fleet.ipvs.sysctls.values
+    fleet.ipvs.sysctls.values[0].name: no IPVS sysctl "sloppy"; there are `am_droprate`, `amemthresh`, `backup_only`, `cache_bypass`, `conn_reuse_mode`, `conntrack`, `drop_entry`, `drop_packet`, `expire_nodest_conn`, `expire_quiescent_template`, `ignore_tunneled`, `nat_icmp_send`, `pmtu_disc`, `run_estimation`, `schedule_icmp`, `secure_tcp`, `sloppy_sctp`, `sloppy_tcp`, `snat_reroute`, `sync_period`, `sync_persist_mode`, `sync_ports`, `sync_qlen_max`, `sync_refresh_period`, `sync_retries`, `sync_sock_size`, `sync_threshold`, `sync_version`
+    # fleet.ipvs.timeouts.tcp
+    fleet.ipvs.timeouts.tcp: 500ms is outside 1s to 744h
+    fleet.ipvs.timeouts.tcp: 500ms is not in whole seconds; the kernel counts seconds
+    # fleet.ipvs.sync
+    fleet.ipvs.sync.group: 192.0.2.1 is no multicast group; the kernel's own is 224.0.0.81
+    "#);
 }

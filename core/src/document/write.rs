@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::{Value, schema};
 use crate::model::{
-    Auth, Check, Discovery, DnsRecord, DnsSource, Document, FileSource, Fleet, Pool, PoolSource,
-    RealServer, Service, Vip, Vrrp, text,
+    Auth, Check, Discovery, DnsRecord, DnsSource, Document, Encapsulation, FileSource, Fleet,
+    Forwarding, Ipvs, Listen, Persistence, Pool, PoolSource, RealServer, Service, Sync, Sysctls,
+    Timeouts, Vip, Vrrp, text,
 };
 
 /// Writes a document; [`super::decode`] gives the same document again.
@@ -32,8 +33,47 @@ fn fleet(fleet: &Fleet) -> Value {
             Some(fleet.name.as_str().into()),
             Some(fleet.no_quorum.name().into()),
             Some(fleet.failback.name().into()),
+            (fleet.ipvs != Ipvs::default()).then(|| ipvs(&fleet.ipvs)),
         ],
     )
+}
+
+fn ipvs(ipvs: &Ipvs) -> Value {
+    let Ipvs { timeouts, sync: daemon, sysctls: set, connections } = ipvs;
+    object(
+        &schema::IPVS,
+        [
+            (*timeouts != Timeouts::default()).then(|| {
+                let spans = [timeouts.tcp, timeouts.tcp_fin, timeouts.udp];
+                object(&schema::TIMEOUTS, spans.map(|span| span.map(duration)))
+            }),
+            daemon.as_ref().map(sync),
+            (*set != Sysctls::default()).then(|| sysctls(set)),
+            Some(connections.name().into()),
+        ],
+    )
+}
+
+fn sync(sync: &Sync) -> Value {
+    object(
+        &schema::SYNC,
+        [
+            Some(sync.interface.as_str().into()),
+            Some(u32::from(sync.id).into()),
+            Some(sync.group.to_string().into()),
+            Some(u32::from(sync.port).into()),
+            Some(u32::from(sync.ttl).into()),
+            sync.maxlen.map(|maxlen| u32::from(maxlen).into()),
+        ],
+    )
+}
+
+fn sysctls(sysctls: &Sysctls) -> Value {
+    let values: Vec<_> = sysctls.values.iter().collect();
+    let value = |(name, value): &(&&'static str, &i64)| {
+        object(&schema::SYSCTL, [Some((**name).into()), Some(Value::Integer((**value).into()))])
+    };
+    object(&schema::SYSCTLS, [Some(sysctls.profile.name().into()), Some(list(&values, value))])
 }
 
 fn vip(vip: &Vip) -> Value {
@@ -84,12 +124,17 @@ fn pool(pool: &Pool) -> Value {
 }
 
 fn real_server(server: &RealServer) -> Value {
+    let threshold = |count: u32| (count != 0).then(|| count.into());
     object(
         &schema::REAL_SERVER,
         [
             Some(server.address.to_string().into()),
             Some(u32::from(server.port).into()),
             Some(server.weight.into()),
+            threshold(server.upper_threshold),
+            threshold(server.lower_threshold),
+            server.forwarding.map(|forwarding| forwarding.name().into()),
+            server.forwarding.and_then(tunnel),
         ],
     )
 }
@@ -142,19 +187,59 @@ fn check(check: &Check) -> Value {
 }
 
 fn service(service: &Service) -> Value {
+    let (port, protocol, mark, ports) = match &service.listen {
+        Listen::Port { protocol, port } => (Some(*port), Some(*protocol), None, None),
+        Listen::Mark { mark, marking } => (
+            None,
+            marking.as_ref().map(|marking| marking.protocol),
+            Some(*mark),
+            marking.as_ref().map(|marking| list(&marking.ports, |range| range.to_string().into())),
+        ),
+    };
+    let flags: Vec<_> = service.flags.iter().collect();
+    let default = Persistence::default();
+    let persistence = &service.persistence;
     object(
         &schema::SERVICE,
         [
             Some(service.name.as_str().into()),
             Some(service.vip.as_str().into()),
-            Some(u32::from(service.port).into()),
-            Some(service.protocol.name().into()),
+            port.map(|port| u32::from(port).into()),
+            protocol.map(|protocol| protocol.name().into()),
+            mark.map(Value::from),
+            ports,
             Some(service.scheduler.name().into()),
+            (!flags.is_empty()).then(|| list(&flags, |flag| flag.name().into())),
+            service.one_packet.then_some(Value::Bool(true)),
             Some(service.forwarding.name().into()),
-            Some(duration(service.persistence)),
+            tunnel(service.forwarding),
+            service.gateway.as_deref().map(Value::from),
+            Some(duration(persistence.timeout)),
+            (persistence.netmask != default.netmask)
+                .then(|| persistence.netmask.to_string().into()),
+            (persistence.prefix != default.prefix).then(|| u32::from(persistence.prefix).into()),
+            persistence.engine.map(|engine| engine.name().into()),
             Some(service.pool.as_str().into()),
         ],
     )
+}
+
+/// What packets are put into, if they are.
+fn tunnel(forwarding: Forwarding) -> Option<Value> {
+    let Forwarding::Tunnel(encapsulation) = forwarding else { return None };
+    let (port, checksum) = match encapsulation {
+        Encapsulation::Ipip => (None, None),
+        Encapsulation::Gue { port, checksum } => (Some(port), Some(checksum)),
+        Encapsulation::Gre { checksum } => (None, Some(checksum)),
+    };
+    Some(object(
+        &schema::TUNNEL,
+        [
+            Some(encapsulation.name().into()),
+            port.map(|port| u32::from(port).into()),
+            checksum.map(|checksum| checksum.name().into()),
+        ],
+    ))
 }
 
 /// A map of the object's keys, in their order; a key without a value is left out.

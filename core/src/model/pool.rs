@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::Forwarding;
+
 /// Real servers behind one or more services.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
@@ -30,13 +32,25 @@ pub enum PoolSource {
 pub struct RealServer {
     /// Where it answers. If it is a node's address, that node must confirm its side before it gets traffic.
     pub address: IpAddr,
-    /// 1 to 65535. Direct routing does not translate ports: it must be the service's.
+    /// 1 to 65535. Only translation changes ports: otherwise it must be the service's, which is 0 for a service of every port.
     pub port: u16,
-    /// 0 to 65535; 0 gets no new connections. Default 1.
+    /// 0 to 2^31-1; 0 gets no new connections. Default 1.
     pub weight: u32,
+    /// No new connections above this many; 0, the default: no limit.
+    pub upper_threshold: u32,
+    /// New connections again below this many, not above `upper_threshold`; 0, the default: below three quarters of that.
+    pub lower_threshold: u32,
+    /// How packets reach it, if not as the service says.
+    pub forwarding: Option<Forwarding>,
 }
 
 impl RealServer {
+    /// A real server with every default beside its weight.
+    #[must_use]
+    pub const fn new(address: IpAddr, port: u16, weight: u32) -> Self {
+        Self { address, port, weight, upper_threshold: 0, lower_threshold: 0, forwarding: None }
+    }
+
     /// Address and port.
     #[must_use]
     pub const fn socket_addr(&self) -> SocketAddr {

@@ -12,7 +12,7 @@ use crate::state::State;
 pub struct ServiceView {
     /// Name.
     pub name: String,
-    /// One for each address of the VIP group.
+    /// One for each address of the VIP group; for a firewall mark one for each of its IP versions.
     pub listens: Vec<ServiceKey>,
     /// The scheduler's name.
     pub scheduler: &'static str,
@@ -29,7 +29,7 @@ pub struct RealServerView {
     pub weight: u32,
     /// The node that it is; `None`: unmanaged.
     pub node: Option<NodeName>,
-    /// In the forwarding table, for every address of the service.
+    /// In the forwarding table, for every address of the service that it can be behind.
     pub serving: bool,
     /// Why it does not serve, or serves although its check fails, in one line.
     pub reason: Option<String>,
@@ -54,28 +54,50 @@ pub fn explain(state: &State) -> Vec<ServiceView> {
             continue;
         };
         let mut real_servers: Vec<RealServerView> = Vec::new();
-        for (index, &address) in vip.addresses.iter().enumerate() {
-            for (place, verdict) in serving::assess(state, pool, address).into_iter().enumerate() {
-                if index == 0 {
-                    real_servers.push(RealServerView {
-                        address: verdict.real_server.socket_addr(),
-                        weight: verdict.real_server.weight,
-                        node: verdict.node.map(|node| node.name.clone()),
-                        serving: verdict.serving,
-                        reason: verdict.reason,
-                    });
-                } else if let Some(view) = real_servers.get_mut(place)
-                    && view.serving
-                    && !verdict.serving
-                {
-                    view.serving = false;
-                    view.reason = verdict.reason;
+        for &address in &vip.addresses {
+            for verdict in serving::assess(state, service, pool, address) {
+                let at = verdict.real_server.socket_addr();
+                let known = real_servers.iter_mut().find(|view| view.address == at);
+                if let Some(view) = known {
+                    if view.serving && !verdict.serving {
+                        view.serving = false;
+                        view.reason = verdict.reason;
+                    }
+                    continue;
                 }
+                real_servers.push(RealServerView {
+                    address: at,
+                    weight: verdict.real_server.weight,
+                    node: verdict.node.map(|node| node.name.clone()),
+                    serving: verdict.serving,
+                    reason: verdict.reason,
+                });
+            }
+        }
+        // What no address can use is shown all the same.
+        for (place, real_server) in super::real_servers(state, pool).iter().enumerate() {
+            let at = real_server.socket_addr();
+            if !real_servers.iter().any(|view| view.address == at) {
+                let version = if at.is_ipv6() { "IPv6" } else { "IPv4" };
+                let view = RealServerView {
+                    address: at,
+                    weight: real_server.weight,
+                    node: None,
+                    serving: false,
+                    reason: Some(format!("it is {version}, and no VIP of the service is")),
+                };
+                real_servers.insert(place.min(real_servers.len()), view);
+            }
+        }
+        let mut listens: Vec<ServiceKey> = Vec::new();
+        for key in vip.addresses.iter().map(|&address| key(service, address)) {
+            if !listens.contains(&key) {
+                listens.push(key);
             }
         }
         views.push(ServiceView {
             name: service.name.clone(),
-            listens: vip.addresses.iter().map(|&address| key(service, address)).collect(),
+            listens,
             scheduler: service.scheduler.name(),
             real_servers,
         });

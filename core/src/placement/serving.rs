@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::{real_server_side, real_servers};
-use crate::model::{Member, Pool, RealServer};
+use super::{forwarding, real_server_side, real_servers};
+use crate::model::{Forwarding, Listen, Member, Pool, RealServer, Service};
 use crate::state::State;
 
 /// What is decided about one real server, for one VIP.
@@ -18,18 +18,34 @@ pub(super) struct Verdict<'a> {
     pub(super) reason: Option<String>,
 }
 
-/// Decides about every real server of a pool, in the pool's order.
+/// Decides about every real server of a pool that can be behind that address, in the pool's order. One of the other IP version can through a
+/// tunnel only, and is if the pool has none of the address's own.
 ///
 /// A real server whose node has not confirmed its side is never in the table. One that fails its check is not either, except that
 /// `min_healthy` keeps as many of those as are missing, in the pool's order. Real servers of weight 0 count for nothing there: they get
 /// no new connections. One that was never probed is up.
-pub(super) fn assess<'a>(state: &'a State, pool: &'a Pool, vip: IpAddr) -> Vec<Verdict<'a>> {
+pub(super) fn assess<'a>(
+    state: &'a State,
+    service: &Service,
+    pool: &'a Pool,
+    vip: IpAddr,
+) -> Vec<Verdict<'a>> {
     let mut failed: Vec<usize> = Vec::new();
     let mut healthy = 0;
     let mut verdicts = Vec::new();
-    for (index, &real_server) in real_servers(state, pool).iter().enumerate() {
+    let all = real_servers(state, pool);
+    let native = |real_server: &RealServer| real_server.address.is_ipv6() == vip.is_ipv6();
+    let mixed = !all.iter().any(native);
+    for &real_server in all {
+        let forwarding = forwarding(service, &real_server);
+        let tunnelled = matches!(forwarding, Forwarding::Tunnel(_));
+        if !(native(&real_server) || mixed && tunnelled) {
+            continue;
+        }
+        let index = verdicts.len();
         let node = manager(state, real_server.address);
-        let unready = node.and_then(|node| unready(state, node, vip));
+        let unready = unfit(service, forwarding, &real_server)
+            .or_else(|| node.and_then(|node| unready(state, node, vip)));
         let fault = state.health_fault(&pool.name, real_server.socket_addr());
         let reason = match (unready, fault) {
             (Some(unready), _) => Some(unready),
@@ -57,6 +73,18 @@ pub(super) fn assess<'a>(state: &'a State, pool: &'a Pool, vip: IpAddr) -> Vec<V
             .map(|reason| format!("kept by min_healthy {}: {reason}", pool.min_healthy));
     }
     verdicts
+}
+
+/// Why a real server that was found cannot be behind the service; of listed ones that is checked when the document is.
+fn unfit(service: &Service, forwarding: Forwarding, real_server: &RealServer) -> Option<String> {
+    let Listen::Port { port, .. } = service.listen else { return None };
+    (forwarding.keeps_ports() && real_server.port != port).then(|| {
+        let method = forwarding.name();
+        format!(
+            "port {} is not the service's, {port}, and {method} does not translate",
+            real_server.port
+        )
+    })
 }
 
 /// The node whose address that is, if it may be a real server.

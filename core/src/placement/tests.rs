@@ -7,8 +7,8 @@ use crate::command::{
     Apply, Candidate, Command, Discovered, HealthChange, Outcome, Readiness, SourceStatus,
 };
 use crate::model::{
-    Attach, Check, CheckKind, Checksum, Coexist, Discovery, FileSource, Fleet, PoolSource,
-    Protocol, Role, Scheduler, Vrrp, VrrpVersion,
+    Attach, Check, CheckKind, Checksum, Coexist, Discovery, FileSource, Fleet, Persistence,
+    PoolSource, Role, Scheduler, Vrrp, VrrpVersion,
 };
 
 const LVS_1: NodeId = NodeId(1);
@@ -49,7 +49,7 @@ fn vip(name: &str, addresses: &[u8], preference: &[&str]) -> Vip {
 }
 
 fn rs(last: u8, weight: u32) -> RealServer {
-    RealServer { address: ip(last), port: 80, weight }
+    RealServer::new(ip(last), 80, weight)
 }
 
 fn pool(name: &str, real_servers: &[RealServer]) -> Pool {
@@ -69,16 +69,8 @@ fn pool(name: &str, real_servers: &[RealServer]) -> Pool {
 }
 
 fn service(name: &str, vip: &str, pool: &str) -> Service {
-    Service {
-        name: name.into(),
-        vip: vip.into(),
-        port: 80,
-        protocol: Protocol::Tcp,
-        scheduler: Scheduler::Wlc,
-        forwarding: Forwarding::Dr,
-        persistence: Duration::from_secs(50),
-        pool: pool.into(),
-    }
+    let persistence = Persistence { timeout: Duration::from_secs(50), ..Persistence::default() };
+    Service { persistence, ..Service::new(name, vip, 80, pool) }
 }
 
 fn reference() -> Document {
@@ -188,7 +180,7 @@ fn the_reference_deployment_gets_the_table_that_its_operators_expect() {
     assert_eq!((plan.revision, plan.vips.len()), (1, 1));
 
     let mut rotating = reference();
-    rotating.services[0].persistence = Duration::ZERO;
+    rotating.services[0].persistence.timeout = Duration::ZERO;
     let fleet = Fleet3::ready(rotating);
     let plan = place(&fleet.state, LVS_1, false);
     let spec = &plan.table.first_key_value().unwrap().1.spec;

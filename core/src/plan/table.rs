@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::model::Protocol;
+use crate::model::{Encapsulation, Protocol, TunnelChecksum};
 
 /// Services with their destinations.
 pub type Table = BTreeMap<ServiceKey, VirtualService>;
@@ -115,7 +115,7 @@ pub enum Method {
     /// 1: this machine; `Local`.
     Local,
     /// 2: `Tunnel`.
-    Tunnel,
+    Tunnel(Encapsulation),
     /// 3: direct routing; `Route`.
     Route,
     /// 4: `Bypass`.
@@ -137,11 +137,26 @@ impl std::fmt::Display for Method {
         f.write_str(match self {
             Self::Masq => "masq",
             Self::Local => "local",
-            Self::Tunnel => "tunnel",
+            Self::Tunnel(Encapsulation::Ipip) => "tunnel",
+            Self::Tunnel(encapsulation) => return tunnel(f, *encapsulation),
             Self::Route => "route",
             Self::Bypass => "bypass",
         })
     }
+}
+
+/// `tunnel gue port 6080`, `tunnel gre csum`.
+fn tunnel(f: &mut std::fmt::Formatter<'_>, encapsulation: Encapsulation) -> std::fmt::Result {
+    write!(f, "tunnel {}", encapsulation.name())?;
+    let checksum = match encapsulation {
+        Encapsulation::Ipip => TunnelChecksum::None,
+        Encapsulation::Gue { port, checksum } => {
+            write!(f, " port {port}")?;
+            checksum
+        }
+        Encapsulation::Gre { checksum } => checksum,
+    };
+    if checksum == TunnelChecksum::None { Ok(()) } else { write!(f, " {}", checksum.name()) }
 }
 
 /// What the kernel counts for a destination.

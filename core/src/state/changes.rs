@@ -1,9 +1,12 @@
 //! What differs between two documents, in words.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::model::{
-    Auth, Check, Discovery, Document, Pool, PoolSource, RealServer, Service, Vip, text,
+    Auth, Check, Discovery, Document, Encapsulation, Engine, Forwarding, Ipvs, Listen, Pool,
+    PoolSource, RealServer, Service, Vip, text,
 };
 
 /// One line for each object that differs, in the document's order: `services/web: scheduler wlc -> rr`.
@@ -16,6 +19,7 @@ pub fn changes(old: &Document, new: &Document) -> Vec<String> {
     fleet.field("name", &old.fleet.name, &new.fleet.name);
     fleet.field("no_quorum", old.fleet.no_quorum.name(), new.fleet.no_quorum.name());
     fleet.field("failback", old.fleet.failback.name(), new.fleet.failback.name());
+    ipvs(&old.fleet.ipvs, &new.fleet.ipvs, &mut fleet);
     fleet.into_line("fleet", &mut lines);
 
     objects("vips", &old.vips, &new.vips, |vip| &vip.name, vip, &mut lines);
@@ -141,6 +145,15 @@ fn real_servers(old: &[RealServer], new: &[RealServer], difference: &mut Differe
         let at = server.socket_addr();
         if let Some(was) = old.iter().find(|other| other.socket_addr() == at) {
             difference.field(&format!("real server {at} weight"), was.weight, server.weight);
+            for (name, old, new) in [
+                ("upper_threshold", was.upper_threshold, server.upper_threshold),
+                ("lower_threshold", was.lower_threshold, server.lower_threshold),
+            ] {
+                difference.field(&format!("real server {at} {name}"), old, new);
+            }
+            let method =
+                |server: &RealServer| server.forwarding.map(forwarding).unwrap_or_default();
+            difference.field(&format!("real server {at} forwarding"), method(was), method(server));
         }
     }
     let at = |servers: &[RealServer]| -> Vec<_> {
@@ -187,16 +200,108 @@ fn check(old: &Check, new: &Check, difference: &mut Difference) {
 
 fn service(old: &Service, new: &Service, difference: &mut Difference) {
     difference.field("vip", &old.vip, &new.vip);
-    difference.field("port", old.port, new.port);
-    difference.field("protocol", old.protocol.name(), new.protocol.name());
+    let (was, is) = (listen(&old.listen), listen(&new.listen));
+    for (name, old, new) in [
+        ("port", was.port, is.port),
+        ("protocol", was.protocol, is.protocol),
+        ("fwmark", was.mark, is.mark),
+        ("ports", was.ports, is.ports),
+    ] {
+        difference.field(name, old, new);
+    }
     difference.field("scheduler", old.scheduler.name(), new.scheduler.name());
-    difference.field("forwarding", old.forwarding.name(), new.forwarding.name());
-    difference.field(
-        "persistence",
-        text::duration(old.persistence),
-        text::duration(new.persistence),
-    );
+    let flags = |service: &Service| {
+        service.flags.iter().map(|flag| flag.name()).collect::<Vec<_>>().join(",")
+    };
+    difference.field("flags", flags(old), flags(new));
+    difference.field("one_packet", old.one_packet, new.one_packet);
+    difference.field("forwarding", forwarding(old.forwarding), forwarding(new.forwarding));
+    let gateway = |service: &Service| service.gateway.clone().unwrap_or_default();
+    difference.field("gateway", gateway(old), gateway(new));
+    let (was, is) = (&old.persistence, &new.persistence);
+    difference.field("persistence", text::duration(was.timeout), text::duration(is.timeout));
+    difference.field("persistence_netmask", was.netmask, is.netmask);
+    difference.field("persistence_prefix", was.prefix, is.prefix);
+    let engine = |engine: Option<Engine>| engine.map_or("", Engine::name);
+    difference.field("persistence_engine", engine(was.engine), engine(is.engine));
     difference.field("pool", &old.pool, &new.pool);
+}
+
+/// The document's keys that say what a service is for; empty where one is absent.
+#[derive(Default)]
+struct Listened {
+    port: String,
+    protocol: String,
+    mark: String,
+    ports: String,
+}
+
+fn listen(listen: &Listen) -> Listened {
+    match listen {
+        Listen::Port { protocol, port } => Listened {
+            port: port.to_string(),
+            protocol: protocol.name().to_owned(),
+            ..Listened::default()
+        },
+        Listen::Mark { mark, marking: None } => {
+            Listened { mark: mark.to_string(), ..Listened::default() }
+        }
+        Listen::Mark { mark, marking: Some(marking) } => Listened {
+            mark: mark.to_string(),
+            protocol: marking.protocol.name().to_owned(),
+            ports: names(&marking.ports),
+            ..Listened::default()
+        },
+    }
+}
+
+/// `dr`, `tunnel gue port 6080 csum`.
+fn forwarding(forwarding: Forwarding) -> String {
+    let Forwarding::Tunnel(encapsulation) = forwarding else {
+        return forwarding.name().to_owned();
+    };
+    let kind = encapsulation.name();
+    match encapsulation {
+        Encapsulation::Ipip => format!("tunnel {kind}"),
+        Encapsulation::Gue { port, checksum } => {
+            format!("tunnel {kind} port {port} checksum {}", checksum.name())
+        }
+        Encapsulation::Gre { checksum } => format!("tunnel {kind} checksum {}", checksum.name()),
+    }
+}
+
+fn ipvs(old: &Ipvs, new: &Ipvs, difference: &mut Difference) {
+    let span = |span: Option<Duration>| span.map(text::duration).unwrap_or_default();
+    for (name, old, new) in [
+        ("tcp", old.timeouts.tcp, new.timeouts.tcp),
+        ("tcp_fin", old.timeouts.tcp_fin, new.timeouts.tcp_fin),
+        ("udp", old.timeouts.udp, new.timeouts.udp),
+    ] {
+        difference.field(&format!("ipvs.timeouts.{name}"), span(old), span(new));
+    }
+    let sync = |ipvs: &Ipvs| {
+        let sync = ipvs.sync.as_ref();
+        sync.map(|sync| {
+            let maxlen = sync.maxlen.map(|maxlen| format!(" maxlen {maxlen}")).unwrap_or_default();
+            format!(
+                "{} id {} to {} port {} ttl {}{maxlen}",
+                sync.interface, sync.id, sync.group, sync.port, sync.ttl
+            )
+        })
+    };
+    difference.field("ipvs.sync", sync(old).unwrap_or_default(), sync(new).unwrap_or_default());
+    difference.field(
+        "ipvs.sysctls.profile",
+        old.sysctls.profile.name(),
+        new.sysctls.profile.name(),
+    );
+    let names = old.sysctls.values.keys().chain(new.sysctls.values.keys()).collect::<BTreeSet<_>>();
+    for name in names {
+        let value =
+            |ipvs: &Ipvs| ipvs.sysctls.values.get(name).map(i64::to_string).unwrap_or_default();
+        difference.field(&format!("ipvs.sysctls.{name}"), value(old), value(new));
+    }
+    difference.field("ipvs.connections", old.connections.name(), new.connections.name());
 }
 
 fn names(values: &[impl ToString]) -> String {

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    Attach, Check, CheckKind, DnsRecord, DnsSource, Fleet, Forwarding, Protocol, RealServer, Role,
-    Scheduler, Service, Vip, Vrrp, VrrpVersion,
+    Attach, Check, CheckKind, DnsRecord, DnsSource, Fleet, RealServer, Role, Scheduler, Service,
+    Vip, Vrrp, VrrpVersion,
 };
 
 fn candidate(name: &str, last: u8) -> Candidate {
@@ -21,7 +21,7 @@ fn candidate(name: &str, last: u8) -> Candidate {
 }
 
 fn server(last: u8) -> RealServer {
-    RealServer { address: IpAddr::from([10, 0, 0, last]), port: 80, weight: 1 }
+    RealServer::new(IpAddr::from([10, 0, 0, last]), 80, 1)
 }
 
 fn document(servers: &[u8]) -> Document {
@@ -56,16 +56,7 @@ fn document(servers: &[u8]) -> Document {
             }),
             min_healthy: 0,
         }],
-        services: vec![Service {
-            name: "web".into(),
-            vip: "web".into(),
-            port: 80,
-            protocol: Protocol::Tcp,
-            scheduler: Scheduler::Wlc,
-            forwarding: Forwarding::Dr,
-            persistence: Duration::ZERO,
-            pool: "web".into(),
-        }],
+        services: vec![Service::new("web", "web", 80, "web")],
     }
 }
 
@@ -348,9 +339,9 @@ fn changes_name_the_object_and_both_values() {
     let cases: [(Change, &[&str]); 13] = [
         (|_| {}, &[]),
         (|d| d.services[0].scheduler = Scheduler::Rr, &["services/web: scheduler wlc -> rr"]),
-        (|d| d.services[0].persistence = Duration::from_secs(50), &["services/web: persistence 0s -> 50s"]),
+        (|d| d.services[0].persistence.timeout = Duration::from_secs(50), &["services/web: persistence 0s -> 50s"]),
         (|d| d.services.clear(), &["services/web: removed"]),
-        (|d| d.services.push(Service { name: "new".into(), port: 81, ..d.services[0].clone() }), &["services/new: added"]),
+        (|d| d.services.push(Service::new("new", "web", 81, "web")), &["services/new: added"]),
         (|d| d.vips[0].preference = vec!["a".into()], &["vips/web: preference [] -> [a]"]),
         (|d| d.vips[0].addresses = vec![IpAddr::from([192, 0, 2, 101])],
             &["vips/web: address 192.0.2.100 removed; address 192.0.2.101 added"]),
@@ -378,7 +369,7 @@ fn order_alone_is_a_change() {
         ["pools/web: real server order changed"]
     );
     let mut two = document(&[3]);
-    two.services.push(Service { name: "new".into(), port: 81, ..two.services[0].clone() });
+    two.services.push(Service::new("new", "web", 81, "web"));
     let mut swapped = two.clone();
     swapped.services.reverse();
     assert_eq!(changes(&two, &swapped), ["services: order changed"]);

@@ -6,7 +6,7 @@
 use std::io::Cursor;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use lvsmesh_core::model::Protocol;
+use lvsmesh_core::model::{Encapsulation, Protocol, TunnelChecksum};
 use lvsmesh_core::plan::{Counters, Destination, Method, ServiceKey, ServiceSpec};
 use neli::FromBytesWithInput;
 use neli::genl::{AttrTypeBuilder, Nlattr, NlattrBuilder};
@@ -49,6 +49,9 @@ const DEST_PERSIST_CONNS: u16 = 9;
 const DEST_STATS: u16 = 10;
 const DEST_ADDR_FAMILY: u16 = 11;
 const DEST_STATS64: u16 = 12;
+const DEST_TUN_TYPE: u16 = 13;
+const DEST_TUN_PORT: u16 = 14;
+const DEST_TUN_FLAGS: u16 = 15;
 
 // IPVS_STATS_ATTR_*, IPVS_INFO_ATTR_*
 const STATS_CONNS: u16 = 1;
@@ -60,6 +63,14 @@ const AF_INET6: u16 = 10;
 
 /// `IP_VS_SVC_F_HASHED`: the kernel's own, set on every service that is in its table.
 const HASHED: u32 = 0x2;
+// IP_VS_CONN_F_TUNNEL_TYPE_*: `enum` of <linux/ip_vs.h>.
+const TUNNEL_IPIP: u8 = 0;
+const TUNNEL_GUE: u8 = 1;
+const TUNNEL_GRE: u8 = 2;
+// IP_VS_TUNNEL_ENCAP_FLAG_*
+const TUNNEL_CSUM: u16 = 0x1;
+const TUNNEL_REMCSUM: u16 = 0x2;
+
 /// `IP_VS_CONN_F_FWD_MASK`.
 const FORWARDING_MASK: u32 = 0x7;
 
@@ -115,6 +126,21 @@ pub(super) fn encode_destination(
         inner.push(attribute(DEST_WEIGHT, &settings.weight.to_ne_bytes()));
         inner.push(attribute(DEST_U_THRESH, &settings.upper.to_ne_bytes()));
         inner.push(attribute(DEST_L_THRESH, &settings.lower.to_ne_bytes()));
+        if let Method::Tunnel(encapsulation) = settings.method {
+            let (kind, port, checksum) = match encapsulation {
+                Encapsulation::Ipip => (TUNNEL_IPIP, 0, TunnelChecksum::None),
+                Encapsulation::Gue { port, checksum } => (TUNNEL_GUE, port, checksum),
+                Encapsulation::Gre { checksum } => (TUNNEL_GRE, 0, checksum),
+            };
+            let flags = match checksum {
+                TunnelChecksum::None => 0,
+                TunnelChecksum::Csum => TUNNEL_CSUM,
+                TunnelChecksum::Remcsum => TUNNEL_REMCSUM,
+            };
+            inner.push(attribute(DEST_TUN_TYPE, &[kind]));
+            inner.push(attribute(DEST_TUN_PORT, &port.to_be_bytes()));
+            inner.push(attribute(DEST_TUN_FLAGS, &flags.to_ne_bytes()));
+        }
     }
     let service = encode_service(key, None);
     service.into_iter().chain([nest(CMD_ATTR_DEST, inner)]).collect()
@@ -183,7 +209,7 @@ pub(super) fn decode_destination(
     );
     let settings = Destination {
         weight: fields.u32(DEST_WEIGHT, "IPVS_DEST_ATTR_WEIGHT")?,
-        method: decode_method(fields.u32(DEST_FWD_METHOD, "IPVS_DEST_ATTR_FWD_METHOD")?)?,
+        method: decode_method(&fields)?,
         upper: fields.u32(DEST_U_THRESH, "IPVS_DEST_ATTR_U_THRESH")?,
         lower: fields.u32(DEST_L_THRESH, "IPVS_DEST_ATTR_L_THRESH")?,
     };
@@ -223,20 +249,44 @@ fn encode_method(method: Method) -> u32 {
     match method {
         Method::Masq => 0,
         Method::Local => 1,
-        Method::Tunnel => 2,
+        Method::Tunnel(_) => 2,
         Method::Route => 3,
         Method::Bypass => 4,
     }
 }
 
-fn decode_method(flags: u32) -> Result<Method, Malformed> {
+fn decode_method(destination: &Fields) -> Result<Method, Malformed> {
+    let flags = destination.u32(DEST_FWD_METHOD, "IPVS_DEST_ATTR_FWD_METHOD")?;
     match flags & FORWARDING_MASK {
         0 => Ok(Method::Masq),
         1 => Ok(Method::Local),
-        2 => Ok(Method::Tunnel),
+        2 => decode_encapsulation(destination).map(Method::Tunnel),
         3 => Ok(Method::Route),
         4 => Ok(Method::Bypass),
         other => Err(Malformed(format!("IPVS_DEST_ATTR_FWD_METHOD is {other}, above 4"))),
+    }
+}
+
+/// What a tunnel puts packets into; kernels before 5.2 know IP in IP alone and say nothing.
+fn decode_encapsulation(destination: &Fields) -> Result<Encapsulation, Malformed> {
+    let Some(kind) = destination.get(DEST_TUN_TYPE) else { return Ok(Encapsulation::Ipip) };
+    let [kind] = sized(kind, "IPVS_DEST_ATTR_TUN_TYPE")?;
+    let checksum = match destination.get(DEST_TUN_FLAGS) {
+        None => TunnelChecksum::None,
+        Some(bytes) => match u16::from_ne_bytes(sized(bytes, "IPVS_DEST_ATTR_TUN_FLAGS")?) {
+            flags if flags & TUNNEL_REMCSUM != 0 => TunnelChecksum::Remcsum,
+            flags if flags & TUNNEL_CSUM != 0 => TunnelChecksum::Csum,
+            _ => TunnelChecksum::None,
+        },
+    };
+    match kind {
+        TUNNEL_IPIP => Ok(Encapsulation::Ipip),
+        TUNNEL_GUE => {
+            let port = destination.port(DEST_TUN_PORT, "IPVS_DEST_ATTR_TUN_PORT")?;
+            Ok(Encapsulation::Gue { port, checksum })
+        }
+        TUNNEL_GRE => Ok(Encapsulation::Gre { checksum }),
+        other => Err(Malformed(format!("IPVS_DEST_ATTR_TUN_TYPE is {other}, above 2"))),
     }
 }
 

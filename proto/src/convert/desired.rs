@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use lvsmesh_core::document::{self, Fault, Value};
 use lvsmesh_core::model::{
-    Attach, Auth, Check, CheckKind, Checksum, Coexist, Discovery, DnsRecord, DnsSource, Document,
-    Failback, FileSource, Fleet, Forwarding, NoQuorum, Pool, PoolSource, Protocol, RealServer,
-    Scheduler, Service, Vip, Vrrp, text,
+    Attach, Auth, Check, CheckKind, Checksum, Coexist, Connections, Discovery, DnsRecord,
+    DnsSource, Document, Encapsulation, Engine, Failback, FileSource, Fleet, Forwarding, Ipvs,
+    Listen, Marking, NoQuorum, Persistence, Pool, PoolSource, Protocol, RealServer, Scheduler,
+    SchedulerFlag, Service, Sync, SysctlProfile, Sysctls, Timeouts, TunnelChecksum, Vip, Vrrp,
+    text,
 };
 
 use crate::v1;
@@ -60,6 +62,43 @@ fn fleet(wire: &v1::Fleet) -> Value {
         ("name", filled(&wire.name)),
         ("no_quorum", word(wire.no_quorum, "NO_QUORUM_", v1::NoQuorum::as_str_name)),
         ("failback", word(wire.failback, "FAILBACK_", v1::Failback::as_str_name)),
+        ("ipvs", wire.ipvs.as_ref().map(ipvs)),
+    ])
+}
+
+fn ipvs(wire: &v1::Ipvs) -> Value {
+    let timeouts = |timeouts: &v1::IpvsTimeouts| {
+        map([
+            ("tcp", span(timeouts.tcp_ms)),
+            ("tcp_fin", span(timeouts.tcp_fin_ms)),
+            ("udp", span(timeouts.udp_ms)),
+        ])
+    };
+    let sync = |sync: &v1::IpvsSync| {
+        map([
+            ("interface", filled(&sync.interface)),
+            ("id", number(sync.id)),
+            ("group", filled(&sync.group)),
+            ("port", number(sync.port)),
+            ("ttl", number(sync.ttl)),
+            ("maxlen", number(sync.maxlen)),
+        ])
+    };
+    let value = |sysctl: &v1::IpvsSysctl| {
+        map([("name", filled(&sysctl.name)), ("value", Some(Value::Integer(sysctl.value.into())))])
+    };
+    let sysctls = |sysctls: &v1::IpvsSysctls| {
+        let profile = v1::SysctlProfile::as_str_name;
+        map([
+            ("profile", word(sysctls.profile, "SYSCTL_PROFILE_", profile)),
+            ("values", Some(values(&sysctls.values, value))),
+        ])
+    };
+    map([
+        ("timeouts", wire.timeouts.as_ref().map(timeouts)),
+        ("sync", wire.sync.as_ref().map(sync)),
+        ("sysctls", wire.sysctls.as_ref().map(sysctls)),
+        ("connections", word(wire.connections, "CONNECTIONS_", v1::Connections::as_str_name)),
     ])
 }
 
@@ -102,8 +141,20 @@ fn pool(wire: &v1::Pool) -> Value {
 fn real_server(wire: &v1::RealServer) -> Value {
     map([
         ("address", filled(&wire.address)),
-        ("port", number(wire.port)),
+        ("port", wire.port.map(Value::from)),
         ("weight", wire.weight.map(Value::from)),
+        ("upper_threshold", number(wire.upper_threshold)),
+        ("lower_threshold", number(wire.lower_threshold)),
+        ("forwarding", word(wire.forwarding, "FORWARDING_", v1::Forwarding::as_str_name)),
+        ("tunnel", wire.tunnel.as_ref().map(tunnel)),
+    ])
+}
+
+fn tunnel(wire: &v1::Tunnel) -> Value {
+    map([
+        ("kind", word(wire.kind, "TUNNEL_KIND_", v1::TunnelKind::as_str_name)),
+        ("port", number(wire.port)),
+        ("checksum", word(wire.checksum, "TUNNEL_CHECKSUM_", v1::TunnelChecksum::as_str_name)),
     ])
 }
 
@@ -143,14 +194,32 @@ fn check(wire: &v1::Check) -> Value {
 }
 
 fn service(wire: &v1::Service) -> Value {
+    let flag = |number: &i32| {
+        word(*number, "SCHEDULER_FLAG_", v1::SchedulerFlag::as_str_name)
+            .unwrap_or(Value::Integer(0))
+    };
+    let listed = |list: Value| match &list {
+        Value::List(items) if items.is_empty() => None,
+        _ => Some(list),
+    };
+    let engine = v1::PersistenceEngine::as_str_name;
     map([
         ("name", filled(&wire.name)),
         ("vip", filled(&wire.vip)),
-        ("port", number(wire.port)),
+        ("port", wire.port.map(Value::from)),
         ("protocol", word(wire.protocol, "PROTOCOL_", v1::Protocol::as_str_name)),
+        ("fwmark", number(wire.fwmark)),
+        ("ports", listed(texts(&wire.ports))),
         ("scheduler", word(wire.scheduler, "SCHEDULER_", v1::Scheduler::as_str_name)),
+        ("flags", listed(values(&wire.flags, flag))),
+        ("one_packet", wire.one_packet.then_some(Value::Bool(true))),
         ("forwarding", word(wire.forwarding, "FORWARDING_", v1::Forwarding::as_str_name)),
+        ("tunnel", wire.tunnel.as_ref().map(tunnel)),
+        ("gateway", filled(&wire.gateway)),
         ("persistence", span(wire.persistence_ms)),
+        ("persistence_netmask", filled(&wire.persistence_netmask)),
+        ("persistence_prefix", number(wire.persistence_prefix)),
+        ("persistence_engine", word(wire.persistence_engine, "PERSISTENCE_ENGINE_", engine)),
         ("pool", filled(&wire.pool)),
     ])
 }
@@ -215,7 +284,50 @@ impl From<&Fleet> for v1::Fleet {
         let failback = match fleet.failback {
             Failback::Never => v1::Failback::Never,
         };
-        Self { name: fleet.name.clone(), no_quorum: no_quorum.into(), failback: failback.into() }
+        Self {
+            name: fleet.name.clone(),
+            no_quorum: no_quorum.into(),
+            failback: failback.into(),
+            ipvs: (fleet.ipvs != Ipvs::default()).then(|| (&fleet.ipvs).into()),
+        }
+    }
+}
+
+impl From<&Ipvs> for v1::Ipvs {
+    fn from(ipvs: &Ipvs) -> Self {
+        let Ipvs { timeouts, sync: daemon, sysctls, connections } = ipvs;
+        let span = |span: Option<Duration>| span.map_or(0, millis);
+        let sync = |sync: &Sync| v1::IpvsSync {
+            interface: sync.interface.clone(),
+            id: sync.id.into(),
+            group: sync.group.to_string(),
+            port: sync.port.into(),
+            ttl: sync.ttl.into(),
+            maxlen: sync.maxlen.map_or(0, u32::from),
+        };
+        let value =
+            |(name, value): (&&str, &i64)| v1::IpvsSysctl { name: (*name).into(), value: *value };
+        let profile = match sysctls.profile {
+            SysctlProfile::Kernel => v1::SysctlProfile::Kernel,
+            SysctlProfile::Recommended => v1::SysctlProfile::Recommended,
+        };
+        let connections = match connections {
+            Connections::Drop => v1::Connections::Drop,
+            Connections::Keep => v1::Connections::Keep,
+        };
+        Self {
+            timeouts: (*timeouts != Timeouts::default()).then(|| v1::IpvsTimeouts {
+                tcp_ms: span(timeouts.tcp),
+                tcp_fin_ms: span(timeouts.tcp_fin),
+                udp_ms: span(timeouts.udp),
+            }),
+            sync: daemon.as_ref().map(sync),
+            sysctls: (*sysctls != Sysctls::default()).then(|| v1::IpvsSysctls {
+                profile: profile.into(),
+                values: sysctls.values.iter().map(value).collect(),
+            }),
+            connections: connections.into(),
+        }
     }
 }
 
@@ -276,8 +388,12 @@ impl From<&RealServer> for v1::RealServer {
     fn from(server: &RealServer) -> Self {
         Self {
             address: server.address.to_string(),
-            port: server.port.into(),
+            port: Some(server.port.into()),
             weight: Some(server.weight),
+            upper_threshold: server.upper_threshold,
+            lower_threshold: server.lower_threshold,
+            forwarding: server.forwarding.map_or(v1::Forwarding::Unspecified, forwarding).into(),
+            tunnel: server.forwarding.and_then(encapsulation),
         }
     }
 }
@@ -335,25 +451,89 @@ impl From<&Check> for v1::Check {
 
 impl From<&Service> for v1::Service {
     fn from(service: &Service) -> Self {
-        let protocol = match service.protocol {
-            Protocol::Tcp => v1::Protocol::Tcp,
-            Protocol::Udp => v1::Protocol::Udp,
-            Protocol::Sctp => v1::Protocol::Sctp,
+        let (port, protocol, fwmark, ports) = match &service.listen {
+            Listen::Port { protocol, port } => {
+                (Some(u32::from(*port)), Some(*protocol), 0, Vec::new())
+            }
+            Listen::Mark { mark, marking: None } => (None, None, *mark, Vec::new()),
+            Listen::Mark { mark, marking: Some(Marking { protocol, ports }) } => {
+                (None, Some(*protocol), *mark, ports.iter().map(ToString::to_string).collect())
+            }
         };
-        let forwarding = match service.forwarding {
-            Forwarding::Dr => v1::Forwarding::Dr,
+        let protocol = match protocol {
+            None => v1::Protocol::Unspecified,
+            Some(Protocol::Tcp) => v1::Protocol::Tcp,
+            Some(Protocol::Udp) => v1::Protocol::Udp,
+            Some(Protocol::Sctp) => v1::Protocol::Sctp,
         };
+        let default = Persistence::default();
+        let persistence = &service.persistence;
         Self {
             name: service.name.clone(),
             vip: service.vip.clone(),
-            port: service.port.into(),
+            port,
             protocol: protocol.into(),
+            fwmark,
+            ports,
             scheduler: v1::Scheduler::from(service.scheduler).into(),
-            forwarding: forwarding.into(),
-            persistence_ms: millis(service.persistence),
+            flags: service.flags.iter().map(|flag| v1::SchedulerFlag::from(*flag).into()).collect(),
+            one_packet: service.one_packet,
+            forwarding: forwarding(service.forwarding).into(),
+            tunnel: encapsulation(service.forwarding),
+            gateway: service.gateway.clone().unwrap_or_default(),
+            persistence_ms: millis(persistence.timeout),
+            persistence_netmask: if persistence.netmask == default.netmask {
+                String::new()
+            } else {
+                persistence.netmask.to_string()
+            },
+            persistence_prefix: persistence.prefix.into(),
+            persistence_engine: match persistence.engine {
+                None => v1::PersistenceEngine::Unspecified,
+                Some(Engine::Sip) => v1::PersistenceEngine::Sip,
+            }
+            .into(),
             pool: service.pool.clone(),
         }
     }
+}
+
+impl From<SchedulerFlag> for v1::SchedulerFlag {
+    fn from(flag: SchedulerFlag) -> Self {
+        match flag {
+            SchedulerFlag::ShFallback => Self::ShFallback,
+            SchedulerFlag::ShPort => Self::ShPort,
+            SchedulerFlag::MhFallback => Self::MhFallback,
+            SchedulerFlag::MhPort => Self::MhPort,
+            SchedulerFlag::Flag1 => Self::Flag1,
+            SchedulerFlag::Flag2 => Self::Flag2,
+            SchedulerFlag::Flag3 => Self::Flag3,
+        }
+    }
+}
+
+fn forwarding(forwarding: Forwarding) -> v1::Forwarding {
+    match forwarding {
+        Forwarding::Dr => v1::Forwarding::Dr,
+        Forwarding::Nat => v1::Forwarding::Nat,
+        Forwarding::Tunnel(_) => v1::Forwarding::Tunnel,
+    }
+}
+
+/// What packets are put into, if they are.
+fn encapsulation(forwarding: Forwarding) -> Option<v1::Tunnel> {
+    let Forwarding::Tunnel(encapsulation) = forwarding else { return None };
+    let (kind, port, checksum) = match encapsulation {
+        Encapsulation::Ipip => (v1::TunnelKind::Ipip, 0, TunnelChecksum::None),
+        Encapsulation::Gue { port, checksum } => (v1::TunnelKind::Gue, port, checksum),
+        Encapsulation::Gre { checksum } => (v1::TunnelKind::Gre, 0, checksum),
+    };
+    let checksum = match checksum {
+        TunnelChecksum::None => v1::TunnelChecksum::None,
+        TunnelChecksum::Csum => v1::TunnelChecksum::Csum,
+        TunnelChecksum::Remcsum => v1::TunnelChecksum::Remcsum,
+    };
+    Some(v1::Tunnel { kind: kind.into(), port: port.into(), checksum: checksum.into() })
 }
 
 impl From<Scheduler> for v1::Scheduler {

@@ -310,16 +310,15 @@ impl TryFrom<internal::Discovered> for Discovered {
 }
 
 fn real_server(wire: &v1::RealServer) -> Result<RealServer, DecodeError> {
-    let port = u16::try_from(wire.port).map_err(|_| DecodeError::Field {
+    // What is found has an address, a port and a weight, and everything else from its pool's services.
+    let port = wire.port.unwrap_or_default();
+    let port = u16::try_from(port).map_err(|_| DecodeError::Field {
         field: "discovered.real_servers.port",
-        value: wire.port.to_string(),
+        value: port.to_string(),
         expected: "a port of 0 to 65535",
     })?;
-    Ok(RealServer {
-        address: parse("discovered.real_servers.address", &wire.address, ADDRESS)?,
-        port,
-        weight: wire.weight.unwrap_or(1),
-    })
+    let address = parse("discovered.real_servers.address", &wire.address, ADDRESS)?;
+    Ok(RealServer::new(address, port, wire.weight.unwrap_or(1)))
 }
 
 const ADDRESS: &str = "an IP address";

@@ -126,7 +126,7 @@ fn what_is_wrong_is_told_in_one_line_each_most_urgent_first() {
         interval: std::time::Duration::from_secs(5),
     }));
     fleet.apply(document);
-    let real_server = |last| RealServer { address: ip(last), port: 80, weight: 1 };
+    let real_server = |last| RealServer::new(ip(last), 80, 1);
     fleet.run(Command::Discovered(Discovered {
         pool: "web".into(),
         status: SourceStatus::Stale("the file is gone".into()),

@@ -34,8 +34,8 @@ fn small() -> v1::Document {
             name: "web".into(),
             real_servers: vec![v1::RealServer {
                 address: "10.0.0.3".into(),
-                port: 80,
-                weight: None,
+                port: Some(80),
+                ..Default::default()
             }],
             check: Some(v1::Check { kind: v1::CheckKind::Tcp.into(), ..Default::default() }),
             ..Default::default()
@@ -43,7 +43,7 @@ fn small() -> v1::Document {
         services: vec![v1::Service {
             name: "web".into(),
             vip: "web".into(),
-            port: 80,
+            port: Some(80),
             pool: "web".into(),
             ..Default::default()
         }],
@@ -56,7 +56,8 @@ fn zero_is_the_default_where_the_contract_says_so() {
     let (vip, service) = (&document.vips[0], &document.services[0]);
     assert_eq!((vip.vrrp.priority, vip.vrrp.advert_interval.as_secs()), (200, 1));
     assert_eq!(vip.vrrp.version, model::VrrpVersion::V2);
-    assert_eq!((service.scheduler, service.protocol), (Scheduler::Wlc, Protocol::Tcp));
+    let tcp = Listen::Port { protocol: Protocol::Tcp, port: 80 };
+    assert_eq!((service.scheduler, &service.listen), (Scheduler::Wlc, &tcp));
     let check = document.pools[0].check.as_ref().unwrap();
     assert_eq!((check.interval.as_secs(), check.timeout.as_secs(), check.retries), (6, 3, 3));
     let PoolSource::Listed(listed) = &document.pools[0].source else { panic!("not listed") };
@@ -68,7 +69,7 @@ fn every_fault_has_the_path_of_the_document() {
     let mut wire = small();
     wire.fleet.as_mut().unwrap().no_quorum = v1::NoQuorum::VrrpFallback.into();
     wire.vips[0].vrrp.as_mut().unwrap().vrid = 300;
-    wire.pools[0].real_servers[0].port = 0;
+    wire.pools[0].real_servers[0].port = None;
     wire.pools[0].check.as_mut().unwrap().kind = 0;
     wire.pools.push(v1::Pool {
         name: "found".into(),
@@ -130,7 +131,7 @@ fn every_word_of_the_contract_is_taken_or_refused_by_name() {
         wire.pools[0].discovery = Some(v1::Discovery { source });
     }
     #[rustfmt::skip]
-    let fields: [(&str, Put); 10] = [
+    let fields: [(&str, Put); 16] = [
         ("NoQuorum",   |d, n| d.fleet.as_mut().unwrap().no_quorum = n),
         ("Failback",   |d, n| d.fleet.as_mut().unwrap().failback = n),
         ("Attach",     |d, n| d.vips[0].attach = n),
@@ -142,6 +143,25 @@ fn every_word_of_the_contract_is_taken_or_refused_by_name() {
         ("Protocol",   |d, n| d.services[0].protocol = n),
         ("Scheduler",  |d, n| d.services[0].scheduler = n),
         ("Forwarding", |d, n| d.services[0].forwarding = n),
+        ("Connections",       |d, n| d.fleet.as_mut().unwrap().ipvs.get_or_insert_default().connections = n),
+        ("SysctlProfile",     |d, n| d.fleet.as_mut().unwrap().ipvs.get_or_insert_default().sysctls.get_or_insert_default().profile = n),
+        ("SchedulerFlag",     |d, n| {
+            d.services[0].scheduler = if n < 3 { 8 } else if n < 5 { 9 } else { 1 };
+            d.services[0].flags = vec![n];
+        }),
+        ("PersistenceEngine", |d, n| {
+            d.services[0].protocol = 2;
+            d.services[0].persistence_ms = 1000;
+            d.services[0].persistence_engine = n;
+        }),
+        ("TunnelKind",        |d, n| {
+            d.services[0].forwarding = 3;
+            d.services[0].tunnel = Some(v1::Tunnel { kind: n, port: if n == 2 { 6080 } else { 0 }, checksum: 0 });
+        }),
+        ("TunnelChecksum",    |d, n| {
+            d.services[0].forwarding = 3;
+            d.services[0].tunnel = Some(v1::Tunnel { kind: 2, port: 6080, checksum: n });
+        }),
     ];
     let file = desired();
     let enums: BTreeSet<_> = file.enum_type.iter().map(|kind| kind.name().to_owned()).collect();

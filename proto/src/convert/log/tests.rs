@@ -17,11 +17,8 @@ fn socket() -> impl Strategy<Value = SocketAddr> {
 }
 
 fn real_server() -> impl Strategy<Value = RealServer> {
-    (any::<IpAddr>(), any::<u16>(), any::<u32>()).prop_map(|(address, port, weight)| RealServer {
-        address,
-        port,
-        weight,
-    })
+    (any::<IpAddr>(), any::<u16>(), any::<u32>())
+        .prop_map(|(address, port, weight)| RealServer::new(address, port, weight))
 }
 
 fn candidate() -> impl Strategy<Value = Candidate> {
