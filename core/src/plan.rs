@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::placement::NodePlan;
-pub use order::blocks;
+pub use order::{Failed, batches, blocks};
 pub use table::{Counters, Destination, Method, ServiceKey, ServiceSpec, Table, VirtualService};
 
 /// What was read from one machine's kernel.

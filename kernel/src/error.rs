@@ -88,6 +88,16 @@ impl KernelError {
         }
     }
 
+    /// Whether the kernel may have done what was asked: its answer was lost, late or not understood. Otherwise it did nothing.
+    #[must_use]
+    pub fn is_uncertain(&self) -> bool {
+        match self {
+            Self::Refused { errno, .. } => *errno == Errno::ENOBUFS,
+            Self::IpvsMissing => false,
+            Self::TimedOut { .. } | Self::Unsteady { .. } | Self::Malformed { .. } => true,
+        }
+    }
+
     /// What an operator can do about it, where that is known.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

@@ -34,8 +34,25 @@ pub struct FakeState {
     pub performed: Vec<Action>,
     /// Operations to come before one fails (0: the next), and with which error; then it is `None` again.
     pub fail_after: Option<(usize, Errno)>,
-    /// The next observation fails with this; then it is `None` again.
+    /// The next observation, of whatever part, fails with this; then it is `None` again.
     pub fail_observation: Option<Errno>,
+    /// Operations from here on of which the answers are lost: they are performed, and reported as uncertain (`ENOBUFS`).
+    pub lose_answers: usize,
+    /// Operations to come before the process dies: from then on nothing is performed and nothing answered. `None`: it lives.
+    pub dies_after: Option<usize>,
+    /// What was read of the table, for tests of how little that is.
+    pub reads: Reads,
+}
+
+/// What was read of the table since this was last set to its default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// The whole table, this many times.
+    pub whole: usize,
+    /// The list of services, this many times.
+    pub lists: usize,
+    /// Single services, in order.
+    pub services: Vec<ServiceKey>,
 }
 
 impl FakeKernel {
@@ -51,6 +68,9 @@ impl FakeKernel {
             performed: Vec::new(),
             fail_after: None,
             fail_observation: None,
+            lose_answers: 0,
+            dies_after: None,
+            reads: Reads::default(),
         };
         for (address, prefix) in [(IpAddr::from([127, 0, 0, 1]), 8), (IpAddr::from(LOOPBACK6), 128)]
         {
@@ -94,9 +114,8 @@ const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 impl Kernel for FakeKernel {
     async fn observe(&mut self, what: &Scope) -> Result<Observed, KernelError> {
         let mut state = self.state();
-        if let Some(errno) = state.fail_observation.take() {
-            return Err(KernelError::refused("list", "addresses", errno));
-        }
+        state.readable("addresses")?;
+        state.reads.whole += usize::from(what.ipvs);
         Ok(Observed {
             table: if what.ipvs { state.table.clone() } else { None },
             addresses: state.addresses.clone(),
@@ -110,6 +129,11 @@ impl Kernel for FakeKernel {
 
     async fn perform(&mut self, action: &Action) -> Result<(), KernelError> {
         let mut state = self.state();
+        match &mut state.dies_after {
+            Some(0) => return Err(silence(action)),
+            Some(left) => *left -= 1,
+            None => {}
+        }
         let outcome = match state.fail_after.take() {
             Some((0, errno)) => Err(Refusal::Errno(errno)),
             later => {
@@ -120,6 +144,11 @@ impl Kernel for FakeKernel {
         match outcome {
             Ok(()) => {
                 state.performed.push(action.clone());
+                if state.lose_answers > 0 {
+                    state.lose_answers -= 1;
+                    let (operation, object) = describe(action);
+                    return Err(KernelError::refused(operation, object, Errno::ENOBUFS));
+                }
                 Ok(())
             }
             Err(Refusal::NoIpvs) => Err(KernelError::IpvsMissing),
@@ -129,6 +158,42 @@ impl Kernel for FakeKernel {
             }
         }
     }
+
+    async fn perform_all(&mut self, actions: &[&Action]) -> Vec<Result<(), KernelError>> {
+        let mut outcomes = Vec::with_capacity(actions.len());
+        for action in actions {
+            outcomes.push(self.perform(action).await);
+        }
+        outcomes
+    }
+
+    async fn services(&mut self) -> Result<Option<BTreeMap<ServiceKey, ServiceSpec>>, KernelError> {
+        let mut state = self.state();
+        state.readable("IPVS services")?;
+        state.reads.lists += 1;
+        let table = state.table.as_ref();
+        Ok(table
+            .map(|table| table.iter().map(|(key, service)| (*key, service.spec.clone())).collect()))
+    }
+
+    async fn read_services(
+        &mut self,
+        keys: &BTreeSet<ServiceKey>,
+    ) -> Result<Option<Table>, KernelError> {
+        let mut state = self.state();
+        state.readable("IPVS services")?;
+        state.reads.services.extend(keys);
+        let table = state.table.as_ref();
+        Ok(table.map(|table| {
+            let named = keys.iter().filter_map(|key| Some((*key, table.get(key)?.clone())));
+            named.collect()
+        }))
+    }
+}
+
+fn silence(action: &Action) -> KernelError {
+    let (operation, object) = describe(action);
+    KernelError::TimedOut { operation, object, after: crate::TIMEOUT }
 }
 
 enum Refusal {
@@ -143,6 +208,18 @@ impl From<Errno> for Refusal {
 }
 
 impl FakeState {
+    fn readable(&mut self, object: &str) -> Result<(), KernelError> {
+        match self.fail_observation.take() {
+            Some(errno) => Err(KernelError::refused("list", object, errno)),
+            None if self.dies_after == Some(0) => Err(KernelError::TimedOut {
+                operation: "list",
+                object: object.into(),
+                after: crate::TIMEOUT,
+            }),
+            None => Ok(()),
+        }
+    }
+
     fn apply(&mut self, action: &Action) -> Result<(), Refusal> {
         match action {
             Action::AddService(key, spec) => self.add_service(*key, spec),

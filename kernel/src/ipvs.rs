@@ -3,23 +3,23 @@
 mod codec;
 mod socket;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use codec::{Attributes, Malformed};
+use codec::{Attributes, Fields, Malformed, attribute};
 use lvsmesh_core::plan::{
     Action, Counters, Destination, ServiceKey, ServiceSpec, Table, VirtualService,
 };
-use neli::genl::{AttrTypeBuilder, NlattrBuilder};
-use neli::types::Buffer;
 use nix::errno::Errno;
-use socket::{ATTEMPTS, Failure, Request, Socket};
+use socket::{ATTEMPTS, Failure, IN_FLIGHT, Request, Socket};
 
 use crate::TIMEOUT;
 use crate::error::{KernelError, describe};
 
 /// `IPVS_GENL_VERSION`, <linux/ip_vs.h>.
 const VERSION: u8 = 1;
+
+const LIST: &str = "list";
 
 /// `IPVS_CMD_*`, <linux/ip_vs.h>.
 #[derive(Clone, Copy)]
@@ -108,28 +108,66 @@ impl Ipvs {
     ///
     /// If a request is refused or unanswered, or the list changes during each of several readings. `ENOENT`: the module was unloaded since.
     pub async fn list(&mut self) -> Result<Listing, KernelError> {
-        const OPERATION: &str = "list";
-
         let mut listing = Listing::default();
-        let request = self.request(Command::GetService, Attributes::new());
-        let services = self
-            .socket
-            .list(&request)
-            .await
-            .map_err(|failure| error(OPERATION, "IPVS services", failure))?;
-        for answer in &services {
-            let service = codec::decode_service(answer)
-                .map_err(|malformed| error(OPERATION, "IPVS services", malformed.into()))?;
-            let Some((key, spec)) = service else {
-                tracing::debug!(
-                    "an IPVS service of a protocol that is neither TCP, UDP nor SCTP is left out of the table"
-                );
-                continue;
-            };
+        for (key, spec) in self.services().await? {
             let destinations = self.list_destinations(key, &mut listing.counters).await?;
             listing.table.insert(key, VirtualService { spec, destinations });
         }
         Ok(listing)
+    }
+
+    /// Lists all services without their destinations: one listing, however many there are.
+    ///
+    /// # Errors
+    ///
+    /// As [`list`](Self::list).
+    pub async fn services(&mut self) -> Result<BTreeMap<ServiceKey, ServiceSpec>, KernelError> {
+        const OBJECT: &str = "IPVS services";
+
+        let request = self.request(Command::GetService, Attributes::new());
+        let answers = self.socket.list(&request).await.map_err(|f| error(LIST, OBJECT, f))?;
+        let mut services = BTreeMap::new();
+        for answer in &answers {
+            match codec::decode_service(answer).map_err(|f| error(LIST, OBJECT, f.into()))? {
+                Some((key, spec)) => {
+                    services.insert(key, spec);
+                }
+                None => tracing::debug!(
+                    "an IPVS service of a protocol that is neither TCP, UDP nor SCTP is left out of the table"
+                ),
+            }
+        }
+        Ok(services)
+    }
+
+    /// Reads those of the named services that there are, with their destinations.
+    ///
+    /// # Errors
+    ///
+    /// As [`list`](Self::list).
+    pub async fn read(&mut self, keys: &BTreeSet<ServiceKey>) -> Result<Table, KernelError> {
+        let mut table = Table::new();
+        for &key in keys {
+            let request = self.request(Command::GetService, codec::encode_service(key, None));
+            let object = describe(&Action::RemoveService(key)).1;
+            let answers = match self.socket.ask(&request).await {
+                Ok(answers) => answers,
+                Err(Failure::Errno(Errno::ESRCH)) => continue,
+                Err(failure) => return Err(error("read", &object, failure)),
+            };
+            let service = answers.first().map(codec::decode_service).transpose();
+            match service.map_err(|malformed| error("read", &object, malformed.into()))?.flatten() {
+                Some((_, spec)) => {
+                    let destinations = self.list_destinations(key, &mut BTreeMap::new()).await?;
+                    table.insert(key, VirtualService { spec, destinations });
+                }
+                None => {
+                    let detail = Failure::Malformed("it names no service".into());
+                    return Err(error("read", &object, detail));
+                }
+            }
+        }
+        Ok(table)
     }
 
     async fn list_destinations(
@@ -137,15 +175,14 @@ impl Ipvs {
         key: ServiceKey,
         counters: &mut BTreeMap<(ServiceKey, SocketAddr), Counters>,
     ) -> Result<BTreeMap<SocketAddr, Destination>, KernelError> {
-        const OPERATION: &str = "list";
         const OBJECT: &str = "IPVS destinations";
 
         let request = self.request(Command::GetDest, codec::encode_service(key, None));
-        let answers = self.socket.list(&request).await.map_err(|f| error(OPERATION, OBJECT, f))?;
+        let answers = self.socket.list(&request).await.map_err(|f| error(LIST, OBJECT, f))?;
         let mut destinations = BTreeMap::new();
         for answer in &answers {
             let (real, settings, counted) = codec::decode_destination(key, answer)
-                .map_err(|malformed| error(OPERATION, OBJECT, malformed.into()))?;
+                .map_err(|malformed| error(LIST, OBJECT, malformed.into()))?;
             destinations.insert(real, settings);
             counters.insert((key, real), counted);
         }
@@ -194,9 +231,42 @@ impl Ipvs {
     ///
     /// As [`Kernel::perform`](crate::Kernel::perform) says; `EOPNOTSUPP` for an action that is not about IPVS.
     pub async fn perform(&mut self, action: &Action) -> Result<(), KernelError> {
+        let outcome = self.perform_all(&[action]).await.pop();
+        outcome.expect("there is one outcome for each action")
+    }
+
+    /// Performs actions on services and destinations in order, many on their way at a time. There is one outcome for each; a refusal does
+    /// not stop those that come after it.
+    ///
+    /// Refusals are those of [`perform`](Self::perform). When answers were lost or late, every action that they may have been about has that
+    /// failure ([`KernelError::is_uncertain`]): it may have been performed.
+    pub async fn perform_all(&mut self, actions: &[&Action]) -> Vec<Result<(), KernelError>> {
+        let mut outcomes = Vec::with_capacity(actions.len());
+        for some in actions.chunks(IN_FLIGHT) {
+            let mut requests = Vec::with_capacity(some.len());
+            let sent: Vec<_> = some
+                .iter()
+                .map(|action| self.encode(action).map(|request| requests.push(request)).is_some())
+                .collect();
+            let mut answers = self.socket.submit(&requests).await.into_iter();
+            outcomes.extend(some.iter().zip(sent).map(|(action, sent)| {
+                let outcome = match sent {
+                    true => answers.next().expect("there is one for each request"),
+                    false => Err(Failure::Errno(Errno::EOPNOTSUPP)),
+                };
+                outcome.map_err(|failure| {
+                    let (operation, object) = describe(action);
+                    error(operation, &object, failure)
+                })
+            }));
+        }
+        outcomes
+    }
+
+    /// `None`: not about IPVS.
+    fn encode(&self, action: &Action) -> Option<Request> {
         use codec::{encode_destination, encode_service};
 
-        let (operation, object) = describe(action);
         let (command, attributes) = match action {
             Action::AddService(key, spec) => {
                 (Command::NewService, encode_service(*key, Some(spec)))
@@ -215,14 +285,10 @@ impl Ipvs {
                 (Command::DelDest, encode_destination(*key, *real, None))
             }
             Action::AddAddress { .. } | Action::RemoveAddress { .. } | Action::SetSysctl { .. } => {
-                return Err(KernelError::refused(operation, object, Errno::EOPNOTSUPP));
+                return None;
             }
         };
-        let request = self.request(command, attributes);
-        match self.socket.ask(&request).await {
-            Ok(_) => Ok(()),
-            Err(failure) => Err(error(operation, &object, failure)),
-        }
+        Some(self.request(command, attributes))
     }
 
     fn request(&self, command: Command, attributes: Attributes) -> Request {
@@ -239,28 +305,15 @@ async fn resolve(socket: &mut Socket, name: &str) -> Result<u16, Failure> {
     const CTRL_ATTR_FAMILY_ID: u16 = 1;
     const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 
-    let kind = AttrTypeBuilder::default()
-        .nla_type(CTRL_ATTR_FAMILY_NAME)
-        .build()
-        .expect("the type is set");
-    let attribute = NlattrBuilder::default()
-        .nla_type(kind)
-        .nla_payload(Buffer::from([name.as_bytes(), &[0]].concat()))
-        .build()
-        .expect("type and payload are set, and bytes encode as themselves");
     let request = Request {
         family: GENL_ID_CTRL,
         command: CTRL_CMD_GETFAMILY,
         version: CTRL_VERSION,
-        attributes: [attribute].into_iter().collect(),
+        attributes: attribute(CTRL_ATTR_FAMILY_NAME, &[name.as_bytes(), &[0]].concat()),
     };
     let answers = socket.ask(&request).await?;
-    let id = answers.iter().flat_map(|answer| answer.iter()).find_map(|attribute| {
-        let is_id = *attribute.nla_type().nla_type() == CTRL_ATTR_FAMILY_ID;
-        let bytes = attribute.nla_payload().as_ref().try_into().ok()?;
-        is_id.then(|| u16::from_ne_bytes(bytes))
-    });
-    id.ok_or_else(|| Failure::Malformed("CTRL_ATTR_FAMILY_ID is missing".into()))
+    let answer = answers.first().map_or(&[][..], Attributes::as_bytes);
+    Ok(Fields::parse(answer, "the answer")?.u16(CTRL_ATTR_FAMILY_ID, "CTRL_ATTR_FAMILY_ID")?)
 }
 
 impl From<Malformed> for Failure {

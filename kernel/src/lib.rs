@@ -22,13 +22,13 @@ pub mod route_socket;
 pub mod sysctl;
 pub mod wait;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
 pub use error::{Errno, KernelError, chain, ipvs_missing, load_ipvs};
 pub use linux::Linux;
-use lvsmesh_core::plan::{Action, Observed, Sysctl};
+use lvsmesh_core::plan::{Action, Observed, ServiceKey, ServiceSpec, Sysctl, Table};
 
 /// lvsmesh's mark on the addresses that it adds: `IFA_PROTO` 0x4C, the letter L (Linux 5.18 and later keep and show it; older kernels
 /// ignore it). `rt_addrprotos(5)` gives 0 to 3 to the kernel; the rest is free.
@@ -72,4 +72,36 @@ pub trait Kernel: Send {
     ///
     /// Cancelling the future leaves open whether the operation was performed; the next observation tells.
     fn perform(&mut self, action: &Action) -> impl Future<Output = Result<(), KernelError>> + Send;
+
+    /// Performs several operations, one after another in their order, without waiting for one before the next is sent where the kernel's
+    /// interface allows it. There is one outcome for each, in their order; a refusal stops none of the others.
+    ///
+    /// Refusals are those of [`perform`](Self::perform). Where [`KernelError::is_uncertain`], the operation may have been performed.
+    ///
+    /// Cancelling the future leaves open which of them were performed.
+    fn perform_all(
+        &mut self,
+        actions: &[&Action],
+    ) -> impl Future<Output = Vec<Result<(), KernelError>>> + Send;
+
+    /// Lists the services of the IPVS table without their destinations; `None` if the kernel has no IPVS. What it costs does not depend on
+    /// how many destinations there are.
+    ///
+    /// # Errors
+    ///
+    /// As [`observe`](Self::observe).
+    fn services(
+        &mut self,
+    ) -> impl Future<Output = Result<Option<BTreeMap<ServiceKey, ServiceSpec>>, KernelError>> + Send;
+
+    /// Reads the named services of the IPVS table, whole. One that does not exist is not in the answer, which is `None` if the kernel has
+    /// no IPVS.
+    ///
+    /// # Errors
+    ///
+    /// As [`observe`](Self::observe).
+    fn read_services(
+        &mut self,
+        keys: &BTreeSet<ServiceKey>,
+    ) -> impl Future<Output = Result<Option<Table>, KernelError>> + Send;
 }

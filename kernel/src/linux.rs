@@ -1,6 +1,8 @@
 //! The real kernel.
 
-use lvsmesh_core::plan::{Action, Observed, Table};
+use std::collections::{BTreeMap, BTreeSet};
+
+use lvsmesh_core::plan::{Action, Observed, ServiceKey, ServiceSpec, Table};
 
 use crate::address::Addresses;
 use crate::error::{Errno, KernelError};
@@ -43,24 +45,18 @@ impl Linux {
         Ok(self.ipvs.as_mut().expect("it was opened above"))
     }
 
-    /// The table; `None` if the kernel has no IPVS.
-    async fn table(&mut self) -> Result<Option<Table>, KernelError> {
-        let listed = match self.ipvs().await {
-            Ok(ipvs) => ipvs.list().await,
-            Err(KernelError::IpvsMissing) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        match listed {
-            Ok(listing) => Ok(Some(listing.table)),
+    /// IPVS, opened again if the module was unloaded and loaded since; `None` if the kernel has none.
+    async fn present(&mut self) -> Result<Option<&mut Ipvs>, KernelError> {
+        if let Some(ipvs) = &mut self.ipvs
+            && let Err(error) = ipvs.info().await
             // The family that was opened is gone. A module that was loaded again has another.
-            Err(error) if error.errno() == Some(Errno::ENOENT) => {
-                self.ipvs = None;
-                match self.ipvs().await {
-                    Ok(ipvs) => ipvs.list().await.map(|listing| Some(listing.table)),
-                    Err(KernelError::IpvsMissing) => Ok(None),
-                    Err(error) => Err(error),
-                }
-            }
+            && error.errno() == Some(Errno::ENOENT)
+        {
+            self.ipvs = None;
+        }
+        match self.ipvs().await {
+            Ok(ipvs) => Ok(Some(ipvs)),
+            Err(KernelError::IpvsMissing) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -68,11 +64,13 @@ impl Linux {
 
 impl Kernel for Linux {
     async fn observe(&mut self, what: &Scope) -> Result<Observed, KernelError> {
-        let mut observed = Observed {
-            table: if what.ipvs { self.table().await? } else { None },
-            addresses: self.addresses.addresses().await?,
-            ..Observed::default()
+        let ipvs = if what.ipvs { self.present().await? } else { None };
+        let table = match ipvs {
+            Some(ipvs) => Some(ipvs.list().await?.table),
+            None => None,
         };
+        let addresses = self.addresses.addresses().await?;
+        let mut observed = Observed { table, addresses, ..Observed::default() };
         for name in &what.sysctls {
             if let Some(value) = sysctl::read(name)? {
                 observed.sysctls.insert(name.clone(), value);
@@ -96,6 +94,56 @@ impl Kernel for Linux {
                 self.addresses.remove(interface, *address).await
             }
             Action::SetSysctl { name, value } => sysctl::write(name, *value),
+        }
+    }
+
+    async fn perform_all(&mut self, actions: &[&Action]) -> Vec<Result<(), KernelError>> {
+        let mut outcomes = Vec::with_capacity(actions.len());
+        for run in actions.chunk_by(|one, other| is_about_ipvs(one) == is_about_ipvs(other)) {
+            match run {
+                [first, ..] if is_about_ipvs(first) && self.ipvs().await.is_ok() => {
+                    let ipvs = self.ipvs.as_mut().expect("it was opened above");
+                    outcomes.extend(ipvs.perform_all(run).await);
+                }
+                // Without IPVS each says so.
+                _ => {
+                    for action in run {
+                        outcomes.push(self.perform(action).await);
+                    }
+                }
+            }
+        }
+        outcomes
+    }
+
+    async fn services(&mut self) -> Result<Option<BTreeMap<ServiceKey, ServiceSpec>>, KernelError> {
+        match self.present().await? {
+            Some(ipvs) => ipvs.services().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn read_services(
+        &mut self,
+        keys: &BTreeSet<ServiceKey>,
+    ) -> Result<Option<Table>, KernelError> {
+        match self.present().await? {
+            Some(ipvs) => ipvs.read(keys).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+fn is_about_ipvs(action: &Action) -> bool {
+    match action {
+        Action::AddService(..)
+        | Action::SetService(..)
+        | Action::RemoveService(_)
+        | Action::AddDestination(..)
+        | Action::SetDestination(..)
+        | Action::RemoveDestination(..) => true,
+        Action::AddAddress { .. } | Action::RemoveAddress { .. } | Action::SetSysctl { .. } => {
+            false
         }
     }
 }

@@ -1,15 +1,18 @@
 //! Services and destinations: the table as it is and as it should be give operations.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 use super::{Action, Destination, Op, ServiceKey, ServiceSpec, Table, VirtualService};
 
 /// What has to be done to the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableDiff {
-    /// Services added and changed, each followed by what its real servers need.
-    pub changes: Vec<Op>,
+    /// Services added and changed.
+    pub services: Vec<Op>,
+    /// Real servers added, and changed to what gets new connections.
+    pub additions: Vec<Op>,
+    /// Real servers changed to weight 0, and removed.
+    pub reductions: Vec<Op>,
     /// Services removed.
     pub removals: Vec<Op>,
     /// Services that are ours before the first operation.
@@ -37,7 +40,7 @@ pub fn diff(
 
     let mut out = TableDiff::default();
     for (&key, want) in wanted {
-        diff_service(key, observed.get(&key), want, owned.contains(&key), source, &mut out.changes);
+        diff_service(key, observed.get(&key), want, owned.contains(&key), source, &mut out);
         out.record.insert(key);
         out.settled.insert(key);
     }
@@ -61,13 +64,13 @@ fn diff_service(
     want: &VirtualService,
     owned: bool,
     source: &str,
-    ops: &mut Vec<Op>,
+    out: &mut TableDiff,
 ) {
     let none = BTreeMap::new();
     let have_destinations = have.map_or(&none, |service| &service.destinations);
 
     match have {
-        None => ops.push(Op {
+        None => out.services.push(Op {
             action: Action::AddService(key, want.spec.clone()),
             reason: if owned {
                 "recorded as ours, but gone from the kernel".into()
@@ -75,7 +78,7 @@ fn diff_service(
                 format!("in the table of {source}")
             },
         }),
-        Some(have) if have.spec != want.spec => ops.push(Op {
+        Some(have) if have.spec != want.spec => out.services.push(Op {
             action: Action::SetService(key, want.spec.clone()),
             reason: spec_difference(&have.spec, &want.spec),
         }),
@@ -83,41 +86,29 @@ fn diff_service(
     }
 
     for (&address, &destination) in &want.destinations {
-        if !have_destinations.contains_key(&address) {
-            ops.push(Op {
+        match have_destinations.get(&address) {
+            None => out.additions.push(Op {
                 action: Action::AddDestination(key, address, destination),
                 reason: format!("in the table of {source}"),
-            });
+            }),
+            Some(&have) if have != destination => {
+                // Weights that go up before weights that go to 0: a drain must not come before its replacement.
+                let ops =
+                    if destination.weight > 0 { &mut out.additions } else { &mut out.reductions };
+                ops.push(Op {
+                    action: Action::SetDestination(key, address, destination),
+                    reason: destination_difference(have, destination),
+                });
+            }
+            Some(_) => {}
         }
     }
-    // Weights that go up before weights that go to 0: a drain must not come before its replacement.
-    ops.extend(settings(key, have_destinations, want, |weight| weight > 0));
-    ops.extend(settings(key, have_destinations, want, |weight| weight == 0));
     for &address in have_destinations.keys().filter(|at| !want.destinations.contains_key(at)) {
-        ops.push(Op {
+        out.reductions.push(Op {
             action: Action::RemoveDestination(key, address),
             reason: format!("not in the table of {source}"),
         });
     }
-}
-
-fn settings(
-    key: ServiceKey,
-    have: &BTreeMap<SocketAddr, Destination>,
-    want: &VirtualService,
-    weight: impl Fn(u32) -> bool,
-) -> Vec<Op> {
-    want.destinations
-        .iter()
-        .filter(|(_, want)| weight(want.weight))
-        .filter_map(|(&address, &want)| {
-            let have = *have.get(&address)?;
-            (have != want).then(|| Op {
-                action: Action::SetDestination(key, address, want),
-                reason: destination_difference(have, want),
-            })
-        })
-        .collect()
 }
 
 fn spec_difference(have: &ServiceSpec, want: &ServiceSpec) -> String {

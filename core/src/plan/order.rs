@@ -1,20 +1,31 @@
 //! Which operation must precede which.
 //!
 //! 1. Sysctls up: a VIP on `lo` without them answers ARP for the whole segment.
-//! 2. The table: services with their real servers, then services taken away. Before the addresses, because a machine that forwards for
-//!    a VIP that is also on its `lo` sends packets round in circles.
+//! 2. The table: services added and changed, real servers added and changed, real servers drained and removed, services removed; each for
+//!    the whole table at once, because the operations of one kind do not depend on one another and can be on their way together. Before the
+//!    addresses, because a machine that forwards for a VIP that is also on its `lo` sends packets round in circles.
 //! 3. Addresses added, then addresses removed.
 //! 4. Sysctls given back, when no VIP needs them any more.
 
+use std::collections::BTreeMap;
+
 use super::address::{HostDiff, LOOPBACK};
 use super::ipvs::TableDiff;
-use super::{Action, Owned, Plan, ServiceKey};
+use super::{Action, Op, Owned, Plan, ServiceKey};
 
 /// Puts the operations of both halves into one order.
 #[must_use]
 pub fn assemble(table: TableDiff, host: HostDiff) -> Plan {
-    let stages =
-        [host.raises, table.changes, table.removals, host.additions, host.removals, host.restores];
+    let stages = [
+        host.raises,
+        table.services,
+        table.additions,
+        table.reductions,
+        table.removals,
+        host.additions,
+        host.removals,
+        host.restores,
+    ];
     Plan {
         ops: stages.into_iter().flatten().collect(),
         record: Owned {
@@ -29,6 +40,79 @@ pub fn assemble(table: TableDiff, host: HostDiff) -> Plan {
         },
         withheld: host.withheld,
         foreign: table.foreign,
+    }
+}
+
+/// Cuts a plan's operations into runs of which no operation [`blocks`] another: those of one run can be on their way to the kernel together,
+/// and each run waits for the one before it.
+pub fn batches(ops: &[Op]) -> impl Iterator<Item = &[Op]> {
+    ops.chunk_by(|one, other| stage(&one.action) == stage(&other.action))
+}
+
+/// What an action is a step of; no action [`blocks`] another of its own stage.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Sysctls,
+    Services,
+    Additions,
+    Reductions,
+    Removals,
+    AddAddresses,
+    RemoveAddresses,
+}
+
+const fn stage(action: &Action) -> Stage {
+    match action {
+        Action::SetSysctl { .. } => Stage::Sysctls,
+        Action::AddService(..) | Action::SetService(..) => Stage::Services,
+        Action::SetDestination(_, _, destination) if destination.weight == 0 => Stage::Reductions,
+        Action::AddDestination(..) | Action::SetDestination(..) => Stage::Additions,
+        Action::RemoveDestination(..) => Stage::Reductions,
+        Action::RemoveService(_) => Stage::Removals,
+        Action::AddAddress { .. } => Stage::AddAddresses,
+        Action::RemoveAddress { .. } => Stage::RemoveAddresses,
+    }
+}
+
+/// What has failed so far, to be asked about what comes next; the answer does not take longer the more services there are.
+#[derive(Debug, Default)]
+pub struct Failed<'a> {
+    /// What blocks nothing but the same service's own.
+    of_service: BTreeMap<ServiceKey, Vec<&'a Action>>,
+    others: Vec<&'a Action>,
+}
+
+impl<'a> Failed<'a> {
+    /// Takes note of an action that failed, or was not done because of one that had.
+    pub fn note(&mut self, action: &'a Action) {
+        match service_of(action) {
+            Some(key) => self.of_service.entry(*key).or_default().push(action),
+            None => self.others.push(action),
+        }
+    }
+
+    /// The first of those that [`blocks`] this one.
+    #[must_use]
+    pub fn cause(&self, next: &Action) -> Option<&'a Action> {
+        let own = service_of(next).and_then(|key| self.of_service.get(key));
+        let own = own.into_iter().flatten();
+        own.chain(&self.others).copied().find(|failed| blocks(failed, next))
+    }
+}
+
+/// The service that an action is about, if all that it can block, and be blocked by, is about the same one. A removal is not such a one:
+/// it blocks an address.
+fn service_of(action: &Action) -> Option<&ServiceKey> {
+    match action {
+        Action::AddService(key, _)
+        | Action::SetService(key, _)
+        | Action::AddDestination(key, ..)
+        | Action::SetDestination(key, ..)
+        | Action::RemoveDestination(key, _) => Some(key),
+        Action::RemoveService(_)
+        | Action::AddAddress { .. }
+        | Action::RemoveAddress { .. }
+        | Action::SetSysctl { .. } => None,
     }
 }
 
@@ -52,6 +136,8 @@ pub fn blocks(failed: &Action, next: &Action) -> bool {
             interface == LOOPBACK && matches!(next, Action::SetSysctl { .. })
         }
         Action::AddService(failed, _) => destination_of(next) == Some(failed),
+        // A drain that failed replaces nothing.
+        Action::SetDestination(_, _, destination) if destination.weight == 0 => false,
         // Old real servers stay until their replacements stand.
         Action::AddDestination(failed, ..) | Action::SetDestination(failed, ..) => {
             takes_away(next) && destination_of(next) == Some(failed)

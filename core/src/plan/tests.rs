@@ -281,6 +281,39 @@ proptest! {
     }
 
     #[test]
+    fn what_is_on_its_way_together_does_not_wait_for_each_other(
+        before in observed(), plan in node_plan(), owned in owned(),
+    ) {
+        let found = diff(&before, &plan, &owned);
+        let mut seen = 0;
+        for batch in batches(&found.ops) {
+            for (one, other) in batch.iter().flat_map(|one| batch.iter().map(move |other| (one, other))) {
+                prop_assert!(!blocks(&one.action, &other.action), "{} and {}", one.action, other.action);
+            }
+            prop_assert_eq!(batch, &found.ops[seen..seen + batch.len()], "in the plan's order");
+            seen += batch.len();
+        }
+        prop_assert_eq!(seen, found.ops.len(), "none is left out");
+    }
+
+    #[test]
+    fn the_cause_is_found_without_looking_at_everything_that_failed(
+        before in observed(), plan in node_plan(), owned in owned(), bits in any::<u64>(),
+    ) {
+        let found = diff(&before, &plan, &owned);
+        let mut failed = Failed::default();
+        let mut list: Vec<&Action> = vec![];
+        for (at, op) in found.ops.iter().enumerate() {
+            let cause = list.iter().find(|failed| blocks(failed, &op.action));
+            prop_assert_eq!(failed.cause(&op.action).is_some(), cause.is_some(), "{}", op.action);
+            if cause.is_some() || bits >> (at % 64) & 1 == 1 {
+                failed.note(&op.action);
+                list.push(&op.action);
+            }
+        }
+    }
+
+    #[test]
     fn a_crash_after_any_operation_loses_nothing(
         before in observed(), plan in node_plan(), owned in owned(), crash in 0usize..20,
     ) {
@@ -455,11 +488,11 @@ fn the_table_says_what_it_changes_and_why() {
     let plan = diff(&observed, &plan, &owned);
     insta::assert_snapshot!(script(&plan), @r"
     set service tcp 192.0.2.100:80 to wlc: scheduler is rr, should be wlc
-    add real server 192.0.2.4:80 to tcp 192.0.2.100:80 (weight 3, route): in the table of revision 8
+    add service tcp 192.0.2.101:80 (wlc): recorded as ours, but gone from the kernel
     set real server 192.0.2.3:80 of tcp 192.0.2.100:80 to weight 3, route: weight is 0, should be 3
+    add real server 192.0.2.4:80 to tcp 192.0.2.100:80 (weight 3, route): in the table of revision 8
     set real server 192.0.2.2:80 of tcp 192.0.2.100:80 to weight 0, route: weight is 1, should be 0
     remove real server 192.0.2.1:80 from tcp 192.0.2.100:80: not in the table of revision 8
-    add service tcp 192.0.2.101:80 (wlc): recorded as ours, but gone from the kernel
     remove service tcp 192.0.2.102:80: ours, and not in the table of revision 8
     ");
     assert_eq!(plan.foreign, BTreeSet::from([key(9)]));
@@ -483,6 +516,7 @@ fn an_operation_that_failed_holds_back_what_depends_on_it() {
         ("no service, no real server",              &new,    &more,  true),
         ("the old one stays",                       &more,   &less,  true),
         ("and keeps its weight",                    &more,   &drain, true),
+        ("a drain that failed replaces nothing",    &drain,  &less,  false),
         ("another service goes on",                 &more,   &other, false),
         ("one bad real server stops no other",      &more,   &more,  false),
         ("a loop",                                  &gone,   &add,   true),

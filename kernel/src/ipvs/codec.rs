@@ -3,22 +3,22 @@
 //! Numbers and layouts: <linux/ip_vs.h>, and net/netfilter/ipvs/ip_vs_ctl.c (`ip_vs_genl_fill_service`, `ip_vs_genl_parse_service`,
 //! `ip_vs_genl_fill_dest`, `ip_vs_genl_parse_dest`), Linux 6.1. Integers are in host order unless said otherwise.
 
-use std::io::Cursor;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use lvsmesh_core::model::{Encapsulation, Protocol, TunnelChecksum};
 use lvsmesh_core::plan::{Counters, Destination, Method, ServiceKey, ServiceSpec};
-use neli::FromBytesWithInput;
-use neli::genl::{AttrTypeBuilder, Nlattr, NlattrBuilder};
-use neli::types::{Buffer, GenlBuffer};
 
 use super::Info;
 
 #[cfg(test)]
 mod tests;
 
-/// Attributes of one level.
-pub(super) type Attributes = GenlBuffer<u16, Buffer>;
+/// Attributes of one level as they are sent: `struct nlattr` of <linux/netlink.h> (length, type), the value, padding up to a multiple of four.
+///
+/// Written and read here rather than by a library: a table of ten thousand real servers is half a million attributes, and what keeps each as
+/// an object of its own takes many times as long over them as the kernel does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Attributes(Vec<u8>);
 
 // IPVS_CMD_ATTR_*
 const CMD_ATTR_SERVICE: u16 = 1;
@@ -142,8 +142,7 @@ pub(super) fn encode_destination(
             inner.push(attribute(DEST_TUN_FLAGS, &flags.to_ne_bytes()));
         }
     }
-    let service = encode_service(key, None);
-    service.into_iter().chain([nest(CMD_ATTR_DEST, inner)]).collect()
+    [encode_service(key, None), nest(CMD_ATTR_DEST, inner)].into_iter().collect()
 }
 
 /// Reads a service out of an answer. `None`: of a protocol that [`ServiceKey`] does not know, which neither ipvsadm nor keepalived makes.
@@ -224,7 +223,7 @@ pub(super) fn decode_destination(
 
 /// Reads the answer to `IPVS_CMD_GET_INFO`.
 pub(super) fn decode_info(answer: &Attributes) -> Result<Info, Malformed> {
-    let fields = Fields(answer.clone());
+    let fields = Fields::parse(answer.as_bytes(), "the answer")?;
     let [_, major, minor, patch] =
         fields.u32(INFO_VERSION, "IPVS_INFO_ATTR_VERSION")?.to_be_bytes();
     Ok(Info {
@@ -234,7 +233,7 @@ pub(super) fn decode_info(answer: &Attributes) -> Result<Info, Malformed> {
 }
 
 /// Connections scheduled: of 64 bits since Linux 4.1, which still sends the 32 bits too.
-fn decode_connections(destination: &Fields) -> Result<u64, Malformed> {
+fn decode_connections(destination: &Fields<'_>) -> Result<u64, Malformed> {
     if let Some(bytes) = destination.get(DEST_STATS64) {
         let stats = Fields::parse(bytes, "IPVS_DEST_ATTR_STATS64")?;
         let bytes = stats.require(STATS_CONNS, "IPVS_STATS_ATTR_CONNS")?;
@@ -334,19 +333,56 @@ fn text(text: &str) -> Vec<u8> {
     [text.as_bytes(), &[0]].concat()
 }
 
-fn attribute(kind: u16, value: &[u8]) -> Nlattr<u16, Buffer> {
-    let kind = AttrTypeBuilder::default().nla_type(kind).build().expect("the type is set");
-    NlattrBuilder::default()
-        .nla_type(kind)
-        .nla_payload(Buffer::from(value))
-        .build()
-        .expect("type and payload are set, and bytes encode as themselves")
+/// Length and type of an attribute.
+const ATTRIBUTE_HEADER: usize = 4;
+/// `NLA_F_NESTED`: the value is made of attributes.
+const NESTED: u16 = 0x8000;
+/// `NLA_TYPE_MASK`: the type without its two flags.
+const TYPE_MASK: u16 = 0x3fff;
+
+pub(super) fn attribute(kind: u16, value: &[u8]) -> Attributes {
+    let length = ATTRIBUTE_HEADER + value.len();
+    let mut bytes = Vec::with_capacity(length.next_multiple_of(4));
+    let stated = u16::try_from(length).expect("no value that is sent has 64 KiB");
+    bytes.extend_from_slice(&stated.to_ne_bytes());
+    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(value);
+    bytes.resize(length.next_multiple_of(4), 0);
+    Attributes(bytes)
 }
 
-fn nest(kind: u16, inner: Vec<Nlattr<u16, Buffer>>) -> Nlattr<u16, Buffer> {
-    inner.iter().fold(attribute(kind, &[]), |outer, attribute| {
-        outer.nest(attribute).expect("bytes encode as themselves")
-    })
+fn nest(kind: u16, inner: Vec<Attributes>) -> Attributes {
+    attribute(kind | NESTED, inner.into_iter().collect::<Attributes>().as_bytes())
+}
+
+impl Attributes {
+    pub(super) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<&[u8]> for Attributes {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+}
+
+impl FromIterator<Self> for Attributes {
+    fn from_iter<I: IntoIterator<Item = Self>>(parts: I) -> Self {
+        let mut all = Vec::new();
+        for Self(mut part) in parts {
+            if all.is_empty() {
+                all = part;
+            } else {
+                all.append(&mut part);
+            }
+        }
+        Self(all)
+    }
 }
 
 fn sized<const N: usize>(bytes: &[u8], name: &str) -> Result<[u8; N], Malformed> {
@@ -356,34 +392,38 @@ fn sized<const N: usize>(bytes: &[u8], name: &str) -> Result<[u8; N], Malformed>
 }
 
 /// Attributes of one level, for reading.
-struct Fields(Attributes);
+#[derive(Clone, Copy)]
+pub(super) struct Fields<'a>(&'a [u8]);
 
-impl Fields {
-    fn parse(bytes: &[u8], name: &str) -> Result<Self, Malformed> {
-        Attributes::from_bytes_with_input(&mut Cursor::new(bytes), bytes.len())
-            .map(Self)
-            .map_err(|error| Malformed(format!("{name}: {error}")))
-    }
-
-    /// The attributes inside one of `outer`.
-    fn nested(outer: &Attributes, kind: u16, name: &str) -> Result<Self, Malformed> {
-        let found = outer.iter().find(|attribute| *attribute.nla_type().nla_type() == kind);
-        match found {
-            Some(attribute) => Self::parse(attribute.nla_payload().as_ref(), name),
-            None => Err(Malformed(format!("{name} is missing"))),
+impl<'a> Fields<'a> {
+    /// Checks that the bytes are attributes, one after another.
+    pub(super) fn parse(bytes: &'a [u8], name: &str) -> Result<Self, Malformed> {
+        let mut walk = Walk(bytes);
+        while walk.next().is_some() {}
+        match walk.0.len() {
+            0 => Ok(Self(bytes)),
+            left => Err(Malformed(format!(
+                "{name}: its last {left} of {} bytes are not an attribute",
+                bytes.len()
+            ))),
         }
     }
 
-    fn get(&self, kind: u16) -> Option<&[u8]> {
-        let found = self.0.iter().find(|attribute| *attribute.nla_type().nla_type() == kind);
-        found.map(|attribute| attribute.nla_payload().as_ref())
+    /// The attributes inside one of `outer`.
+    fn nested(outer: &'a Attributes, kind: u16, name: &str) -> Result<Self, Malformed> {
+        let outer = Self::parse(outer.as_bytes(), "the answer")?;
+        Self::parse(outer.require(kind, name)?, name)
     }
 
-    fn require(&self, kind: u16, name: &str) -> Result<&[u8], Malformed> {
+    pub(super) fn get(&self, kind: u16) -> Option<&'a [u8]> {
+        Walk(self.0).find(|(found, _)| *found == kind).map(|(_, value)| value)
+    }
+
+    fn require(&self, kind: u16, name: &str) -> Result<&'a [u8], Malformed> {
         self.get(kind).ok_or_else(|| Malformed(format!("{name} is missing")))
     }
 
-    fn u16(&self, kind: u16, name: &str) -> Result<u16, Malformed> {
+    pub(super) fn u16(&self, kind: u16, name: &str) -> Result<u16, Malformed> {
         Ok(u16::from_ne_bytes(sized(self.require(kind, name)?, name)?))
     }
 
@@ -403,5 +443,21 @@ impl Fields {
             Ok(text) => Ok(text.to_owned()),
             Err(_) => Err(Malformed(format!("{name} is not text: {bytes:02x?}"))),
         }
+    }
+}
+
+/// Goes through attributes: type and value of each. What is left when it ends is no attribute.
+struct Walk<'a>(&'a [u8]);
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let [l0, l1, k0, k1, ..] = *self.0 else { return None };
+        let length = usize::from(u16::from_ne_bytes([l0, l1]));
+        let value = self.0.get(ATTRIBUTE_HEADER..length)?;
+        // The last one may come without its padding.
+        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_ne_bytes([k0, k1]) & TYPE_MASK, value))
     }
 }

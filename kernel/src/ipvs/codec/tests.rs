@@ -8,8 +8,6 @@
 //! ipvsadm -a -f 7 -6 -r [2001:db8::1]:0 -g -w 1
 //! ```
 
-use neli::ToBytes;
-
 use super::*;
 
 const INFO: &str = "\
@@ -61,13 +59,13 @@ fn bytes(hex: &str) -> Vec<u8> {
 }
 
 fn recorded(hex: &str) -> Attributes {
-    Fields::parse(&bytes(hex), "a recording").unwrap().0
+    let bytes = bytes(hex);
+    Fields::parse(&bytes, "a recording").unwrap();
+    Attributes::from(bytes.as_slice())
 }
 
 fn sent(attributes: &Attributes) -> Vec<u8> {
-    let mut cursor = Cursor::new(Vec::new());
-    attributes.to_bytes(&mut cursor).unwrap();
-    cursor.into_inner()
+    attributes.as_bytes().to_vec()
 }
 
 fn persistent() -> ServiceSpec {
@@ -158,10 +156,9 @@ fn a_destination_is_sent_as_the_header_lays_it_out() {
 fn an_answer_that_lacks_something_is_refused_by_name() {
     let lacking = |answer: &str, kind: u16| -> Attributes {
         let outer = recorded(answer);
-        let outer_kind = *outer.iter().next().unwrap().nla_type().nla_type();
-        let inner = Fields::nested(&outer, outer_kind, "a recording").unwrap().0;
-        let kept = inner.into_iter().filter(|one| *one.nla_type().nla_type() != kind).collect();
-        [nest(outer_kind, kept)].into_iter().collect()
+        let (outer_kind, inner) = Walk(outer.as_bytes()).next().unwrap();
+        let kept = Walk(inner).filter(|(one, _)| *one != kind);
+        nest(outer_kind, kept.map(|(kind, value)| attribute(kind, value)).collect())
     };
     for (kind, name) in [(SVC_AF, "AF"), (SVC_SCHED_NAME, "SCHED_NAME"), (SVC_PORT, "PORT")] {
         let expected = Malformed(format!("IPVS_SVC_ATTR_{name} is missing"));
@@ -178,4 +175,28 @@ fn an_answer_that_lacks_something_is_refused_by_name() {
     }
     let empty = Attributes::new();
     assert_eq!(decode_service(&empty), Err(Malformed("IPVS_CMD_ATTR_SERVICE is missing".into())));
+}
+
+#[test]
+fn what_is_not_made_of_attributes_is_refused_and_not_read_past() {
+    let good = attribute(3, &[1, 2, 3, 4, 5]);
+    assert_eq!(good.as_bytes(), bytes("090003000102030405000000"), "padded to four bytes");
+    #[rustfmt::skip]
+    let cases = [
+        ("nothing",              "",                         Ok(())),
+        ("padded",               "0900030001020304 05000000", Ok(())),
+        ("its padding left out", "0900030001020304 05",       Ok(())),
+        ("cut in its header",    "090003",                   Err(3)),
+        ("cut in its value",     "09000300010203",           Err(7)),
+        ("shorter than a header","03000300",                 Err(4)),
+        ("a second one cut",     "04000100 08000200 0102",    Err(6)),
+    ];
+    for (why, hex, expected) in cases {
+        let bytes = bytes(&hex.replace(' ', ""));
+        let found = Fields::parse(&bytes, "it").map(|_| ());
+        let expected = expected.map_err(|left| {
+            Malformed(format!("it: its last {left} of {} bytes are not an attribute", bytes.len()))
+        });
+        assert_eq!(found, expected, "{why}");
+    }
 }
