@@ -6,6 +6,7 @@
 //! Keys are the field names of `lvsmesh/v1/desired.proto` without unit suffix ([`schema`]), enums their lower-case words, durations text
 //! (`6s`). What lvsmesh is meant to do and does not do yet is refused by name.
 
+mod advice;
 mod check;
 mod fault;
 pub mod limits;
@@ -14,6 +15,7 @@ pub mod schema;
 mod value;
 mod write;
 
+pub use advice::advice;
 pub use check::check;
 pub use fault::Fault;
 pub use value::Value;

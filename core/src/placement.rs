@@ -3,12 +3,14 @@
 //! *In*: [`State`], the node, and whether it holds. *Out*: [`NodePlan`], what the node's kernel should look like; and [`explain()`], the same
 //! decisions in words. Both ask one function whether a real server gets traffic, so that a status never says otherwise than the table.
 
+mod director;
 mod explain;
 mod serving;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+pub use director::DirectorSide;
 pub use explain::{RealServerView, ServiceView, explain};
 
 use crate::model::{Document, Forwarding, Listen, Member, NodeId, Pool, RealServer, Service, Vip};
@@ -24,6 +26,8 @@ pub struct NodePlan {
     pub table: Table,
     /// The realserver side.
     pub real_server: RealServerSide,
+    /// What a director needs beside the table; nothing on a node that is none.
+    pub director: DirectorSide,
     /// The VIP groups that this node would claim as holder: all of them on a director, none elsewhere.
     pub vips: Vec<Vip>,
 }
@@ -79,7 +83,8 @@ pub fn place(state: &State, node: NodeId, holding: bool) -> NodePlan {
             );
         }
     }
-    NodePlan { revision, table, real_server, vips: state.document().vips.clone() }
+    let director = director::director_side(&state.document().fleet.ipvs, holding);
+    NodePlan { revision, table, real_server, director, vips: state.document().vips.clone() }
 }
 
 /// How eagerly a node campaigns, and whether it only votes.

@@ -4,6 +4,7 @@
 //! each with its reason, so specific that performing one needs no decision.
 
 pub mod address;
+pub mod globals;
 pub mod ipvs;
 pub mod order;
 pub mod table;
@@ -13,7 +14,10 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use globals::WantedGlobals;
+
 use crate::placement::NodePlan;
+pub use globals::{Globals, SyncDaemon, SyncRole, Timeout};
 pub use order::{Failed, batches, blocks};
 pub use table::{Counters, Destination, Method, ServiceKey, ServiceSpec, Table, VirtualService};
 
@@ -27,6 +31,8 @@ pub struct Observed {
     pub addresses: BTreeSet<Address>,
     /// Values of the sysctls that plans name.
     pub sysctls: BTreeMap<Sysctl, i64>,
+    /// What belongs to IPVS as a whole; `None` if there is no IPVS or it was not asked.
+    pub globals: Option<Globals>,
 }
 
 /// One address on one interface.
@@ -53,11 +59,53 @@ pub struct Owned {
     pub services: BTreeSet<ServiceKey>,
     /// Addresses: interface and address.
     pub addresses: BTreeSet<(String, IpAddr)>,
-    /// Sysctls that were raised.
+    /// Sysctls that were changed.
     pub sysctls: BTreeMap<Sysctl, Raised>,
+    /// IPVS timeouts that were changed, in seconds.
+    pub timeouts: BTreeMap<Timeout, Raised>,
+    /// Synchronisation daemons that were started, as they were asked for.
+    pub daemons: BTreeSet<SyncDaemon>,
 }
 
-/// What was done to a sysctl.
+/// What a sysctl should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Want {
+    /// This, or more: settings of which more is safer.
+    AtLeast(i64),
+    /// This and nothing else.
+    Exactly(i64),
+}
+
+impl Want {
+    /// Whether a value will do.
+    #[must_use]
+    pub const fn accepts(self, value: i64) -> bool {
+        match self {
+            Self::AtLeast(least) => value >= least,
+            Self::Exactly(wanted) => value == wanted,
+        }
+    }
+
+    /// What is written where it will not.
+    #[must_use]
+    pub const fn value(self) -> i64 {
+        match self {
+            Self::AtLeast(value) | Self::Exactly(value) => value,
+        }
+    }
+}
+
+impl std::fmt::Display for Want {
+    /// `at least 1`, `1`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AtLeast(least) => write!(f, "at least {least}"),
+            Self::Exactly(value) => value.fmt(f),
+        }
+    }
+}
+
+/// What was done to a sysctl or a timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Raised {
     /// The value found there, to be given back.
@@ -102,6 +150,17 @@ pub enum Action {
         /// To what.
         value: i64,
     },
+    /// `IPVS_CMD_SET_CONFIG`, for one of the timeouts.
+    SetTimeout {
+        /// Which.
+        which: Timeout,
+        /// To what, in seconds, not 0.
+        seconds: u32,
+    },
+    /// `IPVS_CMD_NEW_DAEMON`.
+    StartDaemon(SyncDaemon),
+    /// `IPVS_CMD_DEL_DAEMON`.
+    StopDaemon(SyncRole),
 }
 
 /// One operation: what, and why.
@@ -138,7 +197,8 @@ pub fn diff(observed: &Observed, plan: &NodePlan, owned: &Owned) -> Plan {
     let source = format!("revision {}", plan.revision);
     order::assemble(
         ipvs::diff(observed.table.as_ref(), &plan.table, &owned.services, &source),
-        address::diff(observed, &plan.real_server, owned, &source),
+        address::diff(observed, &plan.real_server, &plan.director.sysctls, owned, &source),
+        globals::diff(observed.globals.as_ref(), &plan.director.globals, owned, &source),
     )
 }
 
@@ -152,6 +212,7 @@ pub fn teardown(observed: &Observed, owned: &Owned) -> Plan {
     order::assemble(
         ipvs::diff(observed.table.as_ref(), &Table::new(), &owned.services, source),
         address::teardown(observed, owned, source),
+        globals::diff(observed.globals.as_ref(), &WantedGlobals::default(), owned, source),
     )
 }
 
@@ -184,6 +245,11 @@ impl std::fmt::Display for Action {
                 write!(f, "remove address {address} from {interface}")
             }
             Self::SetSysctl { name, value } => write!(f, "set {name} to {value}"),
+            Self::SetTimeout { which, seconds } => {
+                write!(f, "set IPVS timeout {} to {seconds} s", which.name())
+            }
+            Self::StartDaemon(daemon) => write!(f, "start sync daemon {daemon}"),
+            Self::StopDaemon(role) => write!(f, "stop sync daemon {role}"),
         }
     }
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::fault::{Fault, Finding};
 use super::limits;
 use crate::model::{
-    Auth, Check, Checksum, Connections, Discovery, DnsRecord, DnsSource, Document, Listen,
-    PoolSource, RealServer, Sysctls, Timeouts, Vip, Vrrp, VrrpVersion, text,
+    Auth, Check, Checksum, Discovery, DnsRecord, DnsSource, Document, Listen, PoolSource,
+    RealServer, Vip, Vrrp, VrrpVersion, text,
 };
 
 /// Every rule that the document breaks, in the document's order; empty if it is sound.
@@ -38,19 +38,6 @@ fn not_yet(document: &Document, found: &mut Findings) {
     let mut refuse = |path: String, what: &str| {
         found.add(path, format!("{what} is not supported yet")).hint("leave it out");
     };
-    let ipvs = &document.fleet.ipvs;
-    if ipvs.timeouts != Timeouts::default() {
-        refuse("fleet.ipvs.timeouts".into(), "`timeouts`");
-    }
-    if ipvs.sync.is_some() {
-        refuse("fleet.ipvs.sync".into(), "`sync`");
-    }
-    if ipvs.sysctls != Sysctls::default() {
-        refuse("fleet.ipvs.sysctls".into(), "`sysctls`");
-    }
-    if ipvs.connections != Connections::Drop {
-        refuse("fleet.ipvs.connections".into(), "`connections: keep`");
-    }
     for (index, service) in document.services.iter().enumerate() {
         if matches!(service.listen, Listen::Mark { marking: Some(_), .. }) {
             refuse(format!("services[{index}].ports"), "marking");

@@ -166,10 +166,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
         ("fleet.failback", tree!("delayed")),
         ("fleet.failback", tree!("immediate")),
         ("fleet.notifications", tree!({})),
-        ("fleet.ipvs.timeouts", tree!({ tcp: "900s" })),
-        ("fleet.ipvs.sync", tree!({ interface: "eth0" })),
-        ("fleet.ipvs.sysctls", tree!({ profile: "recommended" })),
-        ("fleet.ipvs.connections", tree!("keep")),
         ("vips.0.attach", tree!("responder")),
         ("vips.0.addresses.0", tree!("2001:db8::1")),
         ("vips.0.vrrp.coexist", tree!("contest")),
@@ -188,10 +184,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
     fleet.failback: failback `delayed` is not supported yet; use `never`
     fleet.failback: failback `immediate` is not supported yet; use `never`
     fleet.notifications: `notifications` is not supported yet; leave it out
-    fleet.ipvs.timeouts: `timeouts` is not supported yet; leave it out
-    fleet.ipvs.sync: `sync` is not supported yet; leave it out
-    fleet.ipvs.sysctls: `sysctls` is not supported yet; leave it out
-    fleet.ipvs.connections: `connections: keep` is not supported yet; leave it out
     vips[0].attach: attach `responder` is not supported yet; use `address`
     vips[0].addresses[0]: 2001:db8::1 is IPv6, which is not supported yet; use an IPv4 address
     vips[0].vrrp.coexist: coexist `contest` is not supported yet; use `yield`

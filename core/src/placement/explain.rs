@@ -84,7 +84,9 @@ pub fn explain(state: &State) -> Vec<ServiceView> {
                     weight: real_server.weight,
                     node: None,
                     serving: false,
-                    reason: Some(format!("it is {version}, and no VIP of the service is")),
+                    reason: Some(format!(
+                        "it is {version}, and no VIP of the service is; only a tunnel without connection synchronisation crosses"
+                    )),
                 };
                 real_servers.insert(place.min(real_servers.len()), view);
             }

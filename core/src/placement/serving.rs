@@ -35,7 +35,8 @@ pub(super) fn assess<'a>(
     let mut verdicts = Vec::new();
     let all = real_servers(state, pool);
     let native = |real_server: &RealServer| real_server.address.is_ipv6() == vip.is_ipv6();
-    let mixed = !all.iter().any(native);
+    // The protocol of the synchronisation daemon cannot carry connections of two families, and the kernel refuses one beside the other.
+    let mixed = !all.iter().any(native) && state.document().fleet.ipvs.sync.is_none();
     for &real_server in all {
         let forwarding = forwarding(service, &real_server);
         let tunnelled = matches!(forwarding, Forwarding::Tunnel(_));

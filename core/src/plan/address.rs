@@ -3,11 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Action, Address, Observed, Op, Owned, Raised, Sysctl};
+use super::{Action, Address, Observed, Op, Owned, Raised, Sysctl, Want};
 use crate::placement::RealServerSide;
 
 /// The interface that carries VIPs on a real server.
 pub const LOOPBACK: &str = "lo";
+
+/// Whether a sysctl keeps a VIP on `lo` from answering ARP.
+pub(super) fn guards_arp(name: &Sysctl) -> bool {
+    name.0.ends_with("/arp_ignore") || name.0.ends_with("/arp_announce")
+}
 
 /// What has to be done to addresses and sysctls.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,9 +41,23 @@ pub struct HostDiff {
 ///
 /// Addresses on interfaces other than `lo` are the lease's business: they stay, and stay in the record.
 #[must_use]
-pub fn diff(observed: &Observed, side: &RealServerSide, owned: &Owned, source: &str) -> HostDiff {
+pub fn diff(
+    observed: &Observed,
+    side: &RealServerSide,
+    others: &BTreeMap<Sysctl, Want>,
+    owned: &Owned,
+    source: &str,
+) -> HostDiff {
     let mut out = HostDiff::default();
-    sysctls(&mut out, observed, &side.sysctls, owned, source);
+    let raised = side.sysctls.iter().map(|(name, least)| (name.clone(), Want::AtLeast(*least)));
+    let wanted = raised.chain(others.iter().map(|(name, want)| (name.clone(), *want))).collect();
+    sysctls(&mut out, observed, &wanted, owned, source);
+    // Without IPVS none of its settings exist, which is said elsewhere.
+    for name in others.keys().filter(|name| !observed.sysctls.contains_key(name)) {
+        if observed.table.is_some() {
+            out.withheld.push(format!("{name} is not set: this kernel has no such setting"));
+        }
+    }
     add_addresses(&mut out, observed, side, owned, source);
     for address in &observed.addresses {
         let kept = address.interface == LOOPBACK && side.addresses.contains(&address.address);
@@ -84,20 +103,21 @@ pub fn real_server_fault(observed: &Observed, side: &RealServerSide) -> Option<S
 fn sysctls(
     out: &mut HostDiff,
     observed: &Observed,
-    wanted: &BTreeMap<Sysctl, i64>,
+    wanted: &BTreeMap<Sysctl, Want>,
     owned: &Owned,
     source: &str,
 ) {
-    for (name, &least) in wanted {
+    for (name, &want) in wanted {
         let recorded = owned.sysctls.get(name).copied();
         let record = match observed.sysctls.get(name).copied() {
-            Some(value) if value < least => {
+            Some(value) if !want.accepts(value) => {
                 out.raises.push(Op {
-                    action: Action::SetSysctl { name: name.clone(), value: least },
-                    reason: format!("is {value}, {source} needs at least {least}"),
+                    action: Action::SetSysctl { name: name.clone(), value: want.value() },
+                    reason: format!("is {value}, {source} needs {want}"),
                 });
-                // The first value found is the one to give back, however often it has to be raised again.
-                Some(Raised { before: recorded.map_or(value, |raised| raised.before), ours: least })
+                // The first value found is the one to give back, however often it has to be set again.
+                let before = recorded.map_or(value, |raised| raised.before);
+                Some(Raised { before, ours: want.value() })
             }
             Some(_) | None => recorded,
         };

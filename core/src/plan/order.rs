@@ -4,24 +4,30 @@
 //! 2. The table: services added and changed, real servers added and changed, real servers drained and removed, services removed; each for
 //!    the whole table at once, because the operations of one kind do not depend on one another and can be on their way together. Before the
 //!    addresses, because a machine that forwards for a VIP that is also on its `lo` sends packets round in circles.
-//! 3. Addresses added, then addresses removed.
-//! 4. Sysctls given back, when no VIP needs them any more.
+//! 3. The synchronisation daemon: the one of the other role is stopped before one is started, because the kernel refuses it while a table
+//!    has real servers of another family than their service, and because never both run.
+//! 4. Addresses added, then addresses removed.
+//! 5. Sysctls given back, when no VIP needs them any more.
 
 use std::collections::BTreeMap;
 
-use super::address::{HostDiff, LOOPBACK};
+use super::address::{HostDiff, LOOPBACK, guards_arp};
+use super::globals::GlobalsDiff;
 use super::ipvs::TableDiff;
 use super::{Action, Op, Owned, Plan, ServiceKey};
 
 /// Puts the operations of both halves into one order.
 #[must_use]
-pub fn assemble(table: TableDiff, host: HostDiff) -> Plan {
+pub fn assemble(table: TableDiff, host: HostDiff, globals: GlobalsDiff) -> Plan {
     let stages = [
         host.raises,
+        globals.timeouts,
         table.services,
         table.additions,
         table.reductions,
         table.removals,
+        globals.stops,
+        globals.starts,
         host.additions,
         host.removals,
         host.restores,
@@ -32,13 +38,17 @@ pub fn assemble(table: TableDiff, host: HostDiff) -> Plan {
             services: table.record,
             addresses: host.record_addresses,
             sysctls: host.record_sysctls,
+            timeouts: globals.record_timeouts,
+            daemons: globals.record_daemons,
         },
         settled: Owned {
             services: table.settled,
             addresses: host.settled_addresses,
             sysctls: host.settled_sysctls,
+            timeouts: globals.settled_timeouts,
+            daemons: globals.settled_daemons,
         },
-        withheld: host.withheld,
+        withheld: host.withheld.into_iter().chain(globals.withheld).collect(),
         foreign: table.foreign,
     }
 }
@@ -53,6 +63,9 @@ pub fn batches(ops: &[Op]) -> impl Iterator<Item = &[Op]> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Sysctls,
+    Timeouts,
+    StopDaemons,
+    StartDaemons,
     Services,
     Additions,
     Reductions,
@@ -64,6 +77,9 @@ enum Stage {
 const fn stage(action: &Action) -> Stage {
     match action {
         Action::SetSysctl { .. } => Stage::Sysctls,
+        Action::SetTimeout { .. } => Stage::Timeouts,
+        Action::StopDaemon(_) => Stage::StopDaemons,
+        Action::StartDaemon(_) => Stage::StartDaemons,
         Action::AddService(..) | Action::SetService(..) => Stage::Services,
         Action::SetDestination(_, _, destination) if destination.weight == 0 => Stage::Reductions,
         Action::AddDestination(..) | Action::SetDestination(..) => Stage::Additions,
@@ -112,7 +128,10 @@ fn service_of(action: &Action) -> Option<&ServiceKey> {
         Action::RemoveService(_)
         | Action::AddAddress { .. }
         | Action::RemoveAddress { .. }
-        | Action::SetSysctl { .. } => None,
+        | Action::SetSysctl { .. }
+        | Action::SetTimeout { .. }
+        | Action::StartDaemon(_)
+        | Action::StopDaemon(_) => None,
     }
 }
 
@@ -129,11 +148,13 @@ fn service_of(action: &Action) -> Option<&ServiceKey> {
 pub fn blocks(failed: &Action, next: &Action) -> bool {
     match failed {
         // A VIP on `lo` without the sysctls answers ARP.
-        Action::SetSysctl { .. } => {
-            matches!(next, Action::AddAddress { interface, .. } if interface == LOOPBACK)
+        Action::SetSysctl { name, .. } => {
+            guards_arp(name)
+                && matches!(next, Action::AddAddress { interface, .. } if interface == LOOPBACK)
         }
         Action::RemoveAddress { interface, .. } => {
-            interface == LOOPBACK && matches!(next, Action::SetSysctl { .. })
+            interface == LOOPBACK
+                && matches!(next, Action::SetSysctl { name, .. } if guards_arp(name))
         }
         Action::AddService(failed, _) => destination_of(next) == Some(failed),
         // A drain that failed replaces nothing.
@@ -149,7 +170,11 @@ pub fn blocks(failed: &Action, next: &Action) -> bool {
         Action::RemoveService(ServiceKey::Mark { .. })
         | Action::SetService(..)
         | Action::RemoveDestination(..)
-        | Action::AddAddress { .. } => false,
+        | Action::AddAddress { .. }
+        | Action::SetTimeout { .. }
+        | Action::StartDaemon(_) => false,
+        // Both never run.
+        Action::StopDaemon(_) => matches!(next, Action::StartDaemon(_)),
     }
 }
 
@@ -163,7 +188,10 @@ fn destination_of(action: &Action) -> Option<&ServiceKey> {
         | Action::RemoveService(_)
         | Action::AddAddress { .. }
         | Action::RemoveAddress { .. }
-        | Action::SetSysctl { .. } => None,
+        | Action::SetSysctl { .. }
+        | Action::SetTimeout { .. }
+        | Action::StartDaemon(_)
+        | Action::StopDaemon(_) => None,
     }
 }
 
@@ -178,6 +206,9 @@ fn takes_away(action: &Action) -> bool {
         | Action::AddDestination(..)
         | Action::AddAddress { .. }
         | Action::RemoveAddress { .. }
-        | Action::SetSysctl { .. } => false,
+        | Action::SetSysctl { .. }
+        | Action::SetTimeout { .. }
+        | Action::StartDaemon(_)
+        | Action::StopDaemon(_) => false,
     }
 }

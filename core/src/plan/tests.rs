@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use proptest::collection::{btree_map, btree_set};
+use proptest::option;
 use proptest::prelude::*;
 
 use super::address::real_server_fault;
 use super::*;
 use crate::model::Protocol;
-use crate::placement::{NodePlan, RealServerSide};
+use crate::placement::{DirectorSide, NodePlan, RealServerSide};
 
 const IGNORE: &str = "net/ipv4/conf/all/arp_ignore";
 const ANNOUNCE: &str = "net/ipv4/conf/all/arp_announce";
+const SLOPPY: &str = "net/ipv4/vs/sloppy_tcp";
 
 /// The plainest kernel that gives the errors of the real one.
 fn perform(kernel: &mut Observed, action: &Action) -> Result<(), &'static str> {
@@ -67,6 +69,29 @@ fn perform(kernel: &mut Observed, action: &Action) -> Result<(), &'static str> {
                 return Err("nothing to set");
             }
             *have = *value;
+        }
+        Action::SetTimeout { which, seconds } => {
+            let globals = kernel.globals.as_mut().ok_or("ENOENT: no IPVS")?;
+            let have = globals.timeouts.get_mut(*which);
+            if *seconds == 0 || have == seconds {
+                return Err("nothing to set");
+            }
+            *have = *seconds;
+        }
+        Action::StartDaemon(daemon) => {
+            let globals = kernel.globals.as_mut().ok_or("ENOENT: no IPVS")?;
+            if !globals.daemons.is_empty() {
+                return Err("one runs");
+            }
+            globals.daemons.push(SyncDaemon { max_length: 1472, ..daemon.clone() });
+        }
+        Action::StopDaemon(role) => {
+            let globals = kernel.globals.as_mut().ok_or("ENOENT: no IPVS")?;
+            let before = globals.daemons.len();
+            globals.daemons.retain(|daemon| daemon.role != *role);
+            if globals.daemons.len() == before {
+                return Err("ESRCH");
+            }
         }
     }
     Ok(())
@@ -159,20 +184,65 @@ fn observed() -> impl Strategy<Value = Observed> {
         }),
         1 => btree_map(sysctl(), 0i64..4, 0..2),
     ];
-    (tables, addresses(), sysctls).prop_map(|(table, addresses, sysctls)| Observed {
-        table,
-        addresses,
-        sysctls,
+    (tables, addresses(), sysctls, globals(), 0i64..2).prop_map(
+        |(table, addresses, mut sysctls, globals, sloppy)| {
+            let globals = table.as_ref().map(|_| globals);
+            if table.is_some() {
+                sysctls.insert(Sysctl(SLOPPY.into()), sloppy);
+            }
+            Observed { table, addresses, sysctls, globals }
+        },
+    )
+}
+
+fn globals() -> impl Strategy<Value = Globals> {
+    let timeouts = (1u32..4, 1u32..4, 1u32..4);
+    (timeouts, option::of(daemon())).prop_map(|((tcp, tcp_fin, udp), daemon)| Globals {
+        timeouts: globals::Timeouts { tcp, tcp_fin, udp },
+        daemons: daemon
+            .map(|daemon| SyncDaemon { max_length: 1472, ..daemon })
+            .into_iter()
+            .collect(),
+    })
+}
+
+fn daemon() -> impl Strategy<Value = SyncDaemon> {
+    let role = prop_oneof![Just(SyncRole::Master), Just(SyncRole::Backup)];
+    (role, 0u32..2).prop_map(|(role, sync_id)| SyncDaemon {
+        role,
+        interface: "eth0".into(),
+        sync_id,
+        max_length: 0,
+        group: None,
+        port: 0,
+        ttl: 0,
+    })
+}
+
+fn timeout() -> impl Strategy<Value = Timeout> {
+    prop_oneof![Just(Timeout::Tcp), Just(Timeout::TcpFin), Just(Timeout::Udp)]
+}
+
+fn director() -> impl Strategy<Value = DirectorSide> {
+    let timeouts = btree_map(timeout(), 1u32..4, 0..3);
+    (timeouts, option::of(daemon()), option::of(0i64..2)).prop_map(|(timeouts, daemon, sloppy)| {
+        DirectorSide {
+            globals: WantedGlobals { timeouts, daemon },
+            sysctls: sloppy
+                .map(|value| (Sysctl(SLOPPY.into()), Want::Exactly(value)))
+                .into_iter()
+                .collect(),
+        }
     })
 }
 
 fn node_plan() -> impl Strategy<Value = NodePlan> {
     let vips = btree_set((100u8..104).prop_map(ip), 0..4);
-    (table(), vips).prop_map(|(table, addresses)| {
+    (table(), vips, director()).prop_map(|(table, addresses, director)| {
         let needed = [(Sysctl(IGNORE.into()), 1), (Sysctl(ANNOUNCE.into()), 2)];
         let sysctls = if addresses.is_empty() { BTreeMap::new() } else { needed.into() };
         let real_server = RealServerSide { addresses, sysctls };
-        NodePlan { revision: 7, table, real_server, vips: vec![] }
+        NodePlan { revision: 7, table, real_server, director, vips: vec![] }
     })
 }
 
@@ -181,9 +251,17 @@ fn owned() -> impl Strategy<Value = Owned> {
     (
         btree_set(keys(), 0..4),
         btree_set((interface(), (100u8..104).prop_map(ip)), 0..4),
-        btree_map(sysctl(), raised, 0..3),
+        btree_map(sysctl(), raised.clone(), 0..3),
+        btree_map(timeout(), raised, 0..3),
+        option::of(daemon()),
     )
-        .prop_map(|(services, addresses, sysctls)| Owned { services, addresses, sysctls })
+        .prop_map(|(services, addresses, sysctls, timeouts, daemon)| Owned {
+            services,
+            addresses,
+            sysctls,
+            timeouts,
+            daemons: daemon.into_iter().collect(),
+        })
 }
 
 fn usable(table: Option<&Table>, key: &ServiceKey) -> bool {
@@ -219,6 +297,9 @@ fn in_record(action: &Action, record: &Owned) -> bool {
             record.addresses.contains(&(interface.clone(), *address))
         }
         Action::SetSysctl { name, .. } => record.sysctls.contains_key(name),
+        Action::SetTimeout { which, .. } => record.timeouts.contains_key(which),
+        Action::StartDaemon(daemon) => record.daemons.contains(daemon),
+        Action::StopDaemon(role) => record.daemons.iter().any(|daemon| daemon.role == *role),
     }
 }
 
@@ -263,8 +344,30 @@ proptest! {
             real_server_fault(&kernel, &plan.real_server).is_none(),
             !unreadable,
         );
-        prop_assert!(unreadable || found.withheld.is_empty());
-        for (name, value) in &kernel.sysctls {
+        let (daemons, others): (Vec<_>, Vec<_>) =
+            found.withheld.iter().partition(|line| line.contains("synchronisation daemon"));
+        prop_assert!(unreadable || others.is_empty());
+        if let (Some(before), Some(after)) = (&before.globals, &kernel.globals) {
+            let running = |daemon: &SyncDaemon| SyncDaemon { max_length: 1472, ..daemon.clone() };
+            let wanted = plan.director.globals.daemon.as_ref().map(running);
+            let ours = |daemon: &SyncDaemon| owned.daemons.iter().any(|our| running(our) == *daemon);
+            let foreign: Vec<_> = before.daemons.iter()
+                .filter(|daemon| Some(*daemon) != wanted.as_ref() && !ours(daemon)).collect();
+            prop_assert!(foreign.iter().all(|daemon| after.daemons.contains(daemon)), "a foreign daemon was stopped");
+            prop_assert_eq!(daemons.is_empty(), foreign.is_empty() || wanted.is_none());
+            if foreign.is_empty() {
+                prop_assert_eq!(&after.daemons, &wanted.into_iter().collect::<Vec<_>>());
+            }
+            for (which, seconds) in &plan.director.globals.timeouts {
+                prop_assert_eq!(after.timeouts.get(*which), *seconds);
+            }
+        }
+        if let (Some(want), Some(value)) =
+            (plan.director.sysctls.get(&Sysctl(SLOPPY.into())), kernel.sysctls.get(&Sysctl(SLOPPY.into())))
+        {
+            prop_assert!(want.accepts(*value));
+        }
+        for (name, value) in kernel.sysctls.iter().filter(|(name, _)| name.0 != SLOPPY) {
             let kept = plan.real_server.sysctls.get(name).copied().unwrap_or(i64::MIN);
             let back = owned.sysctls.get(name).map(|raised| raised.before);
             let was = before.sysctls[name];
@@ -343,6 +446,9 @@ proptest! {
         if let Some(table) = &mut before.table {
             table.retain(|key, _| !plan.table.contains_key(key));
         }
+        if let (Some(globals), Some(wanted)) = (&mut before.globals, &plan.director.globals.daemon) {
+            globals.daemons.retain(|daemon| daemon.role != wanted.role);
+        }
 
         let arriving = diff(&before, &plan, &Owned::default());
         let mut kernel = before.clone();
@@ -376,6 +482,7 @@ fn host(ignore: i64, announce: i64, addresses: impl IntoIterator<Item = Address>
         table: None,
         addresses: addresses.into_iter().collect(),
         sysctls: [(Sysctl(IGNORE.into()), ignore), (Sysctl(ANNOUNCE.into()), announce)].into(),
+        globals: None,
     }
 }
 

@@ -32,6 +32,19 @@ pub(super) fn ipvs(ipvs: &Ipvs, found: &mut Findings) {
                 .hint("the kernel's own is 224.0.0.81");
         }
     }
+    let set = ipvs.sysctls.effective();
+    let number = |name| set.get(name).copied();
+    if let (Some(threshold), Some(period)) = (number("sync_threshold"), number("sync_period"))
+        && period != 0
+        && threshold >= period
+    {
+        found
+            .add(
+                "fleet.ipvs.sysctls.values".to_owned(),
+                format!("sync_threshold {threshold} is not below sync_period, {period}"),
+            )
+            .hint("the kernel refuses it; sync_period 0 sends a connection once");
+    }
     for (name, value) in &ipvs.sysctls.values {
         let path = "fleet.ipvs.sysctls.values".to_owned();
         let Some(setting) = setting_named(name) else { continue };

@@ -1,0 +1,62 @@
+//! What a director needs of its machine beside the table.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::model::{Connections, Ipvs};
+use crate::plan::globals::{SyncDaemon, SyncRole, Timeout, WantedGlobals};
+use crate::plan::{Sysctl, Want};
+
+/// What a director needs of its machine beside the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DirectorSide {
+    /// Timeouts and the synchronisation daemon.
+    pub globals: WantedGlobals,
+    /// Sysctls below `net/ipv4/vs/`.
+    pub sysctls: BTreeMap<Sysctl, Want>,
+}
+
+/// What that director needs. The daemon's role follows the holder: whoever holds tells, the others take in.
+pub(super) fn director_side(ipvs: &Ipvs, holding: bool) -> DirectorSide {
+    let seconds = |span: Duration| u32::try_from(span.as_secs()).unwrap_or(u32::MAX);
+    let timeouts = [
+        (Timeout::Tcp, ipvs.timeouts.tcp),
+        (Timeout::TcpFin, ipvs.timeouts.tcp_fin),
+        (Timeout::Udp, ipvs.timeouts.udp),
+    ];
+    let daemon = ipvs.sync.as_ref().map(|sync| SyncDaemon {
+        role: if holding { SyncRole::Master } else { SyncRole::Backup },
+        interface: sync.interface.clone(),
+        sync_id: sync.id.into(),
+        max_length: sync.maxlen.unwrap_or_default(),
+        group: Some(sync.group),
+        port: sync.port,
+        ttl: sync.ttl,
+    });
+    let mut sysctls = ipvs.sysctls.effective();
+    if ipvs.connections == Connections::Keep {
+        // What the operator names wins.
+        let keep: &[(&str, i64)] = match ipvs.sync {
+            // Also connections that have seen a single packet are told.
+            Some(_) => &[("sync_threshold", 1)],
+            // A connection that began elsewhere is taken in the middle.
+            None => &[("sloppy_tcp", 1), ("sloppy_sctp", 1)],
+        };
+        for (name, value) in keep {
+            sysctls.entry(name).or_insert(*value);
+        }
+    }
+    DirectorSide {
+        globals: WantedGlobals {
+            timeouts: timeouts
+                .into_iter()
+                .filter_map(|(which, span)| Some((which, seconds(span?))))
+                .collect(),
+            daemon,
+        },
+        sysctls: sysctls
+            .into_iter()
+            .map(|(name, value)| (Sysctl(format!("net/ipv4/vs/{name}")), Want::Exactly(value)))
+            .collect(),
+    }
+}
