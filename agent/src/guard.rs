@@ -138,6 +138,7 @@ impl State {
             .spawn()?;
         let pipe = child.stdin.take().expect("it was asked for");
         nonblocking(&pipe)?;
+        widen(&pipe);
         self.running = Some((child, pipe));
         for vip in self.vips.clone() {
             self.tell(Line::Hold(vip));
@@ -167,6 +168,17 @@ fn nonblocking(pipe: &ChildStdin) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(pipe, FcntlArg::F_GETFL)?);
     fcntl(pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
+}
+
+/// Makes room for the services of a large table at once: some thirty bytes each, and a full pipe counts as a dead guard. A megabyte is what
+/// every process may ask for (`/proc/sys/fs/pipe-max-size`, pipe(7)).
+fn widen(pipe: &ChildStdin) {
+    use nix::fcntl::{FcntlArg, fcntl};
+
+    const ROOM: i32 = 1 << 20;
+    if let Err(error) = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(ROOM)) {
+        tracing::debug!(%error, "the guard's pipe keeps its size");
+    }
 }
 
 /// Waits until no guard of an earlier agent may touch the kernel any more. Blocks the thread.

@@ -3,23 +3,25 @@
 //! *In*: the applied state, whether this node holds, the kernel and its news. *Out*: operations, the owner record, a report. What to do is
 //! decided by [`lvsmesh_core::plan`]; what is decided here is only when to look, and what to say about it.
 
+mod memory;
 mod monitor;
+mod perform;
 mod round;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use lvsmesh_core::lease::Input;
 use lvsmesh_core::model::NodeId;
 use lvsmesh_core::plan::{Plan, ServiceKey, teardown as undo};
 use lvsmesh_kernel::address::{Event, Link};
 use lvsmesh_kernel::{Kernel, KernelError, Scope, chain};
+use memory::Look;
 pub use monitor::monitor;
 use round::Rounds;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant as Tick, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tracing::Instrument as _;
 
 use crate::guard::Guard;
@@ -94,7 +96,7 @@ pub struct Reconciler<K> {
     pub applied: watch::Receiver<Applied>,
     /// Links by name, from [`monitor()`].
     pub links: watch::Receiver<Links>,
-    /// Changes that the kernel reported, from [`monitor()`]. Depth [`NEWS`]: when it is full a round is due anyway, and a round reads everything.
+    /// Changes that the kernel reported, from [`monitor()`]. Depth [`NEWS`]: when it is full a round is due anyway, and a round reads all addresses.
     pub news: mpsc::Receiver<Event>,
     /// Whether this node holds, and the way to say that the table stands.
     pub lease: LeaseHandle,
@@ -103,12 +105,6 @@ pub struct Reconciler<K> {
     /// Where the report goes.
     pub report: watch::Sender<NodeReport>,
 }
-
-/// Between rounds that nothing asked for. `ipvsadm -C` makes no news, so this is how long its effect can last.
-const INTERVAL: Duration = Duration::from_secs(1);
-
-/// At most this part of the time is spent on looking: a table of ten thousand real servers takes a while to read.
-const EASE: u32 = 10;
 
 /// Reconciles until `shutdown` turns true. The lease thread must have ended by then: what a dual-role node programmed for a VIP that it held is
 /// removed in a last round.
@@ -134,10 +130,12 @@ pub async fn run<K: Kernel>(
     let mut rounds = Rounds::new(own, kernel, record, guard)?;
     // What was there at the start is new.
     applied.mark_changed();
-    let mut next = Tick::now();
+    let mut next = Instant::now();
     loop {
         let mut cause = String::new();
         let mut stopping = false;
+        // What is known of the table is good enough for a change of what is wanted, and the sooner that is done the better.
+        let mut look = Look::Known;
         tokio::select! {
             biased;
             _ = shutdown.wait_for(|stop| *stop) => stopping = true,
@@ -146,22 +144,25 @@ pub async fn run<K: Kernel>(
             Ok(()) = links.changed() => {}
             Ok(()) = lease.outlook.changed() => {}
             Some(event) = news.recv() => {
-                let mut matters = heed(&mut rounds, &lease, &event);
+                let mut wanted = heed(&mut rounds, &lease, &event);
                 while let Ok(event) = news.try_recv() {
-                    matters |= heed(&mut rounds, &lease, &event);
+                    wanted = wanted.max(heed(&mut rounds, &lease, &event));
                 }
-                if !matters {
-                    continue;
-                }
+                let Some(wanted) = wanted else { continue };
+                look = wanted;
             }
-            () = sleep_until(next) => {}
+            () = sleep_until(next) => look = Look::Part,
+        }
+        // Rounds that are asked for one after another do not put off the look that is due.
+        if Instant::now() >= next {
+            look = look.max(Look::Part);
         }
         let tenure = *lease.tenure.borrow_and_update();
         let state = applied.borrow_and_update().clone();
         let seen = links.borrow_and_update().clone();
         if stopping {
             if rounds.must_clear(tenure) {
-                rounds.run(&state, tenure, &seen).await;
+                rounds.run(&state, tenure, &seen, Look::Part).await;
             }
             return Ok(());
         }
@@ -179,8 +180,7 @@ pub async fn run<K: Kernel>(
             tracing::info_span!("reconcile.round", revision = state.state.revision())
         };
         set_parent(&span, &cause);
-        let started = Instant::now();
-        let observed = rounds.run(&state, tenure, &seen).instrument(span).await;
+        let observed = rounds.run(&state, tenure, &seen, look).instrument(span).await;
         if let (Tenure::Preparing { epoch }, true) = (tenure, observed) {
             // Also if single objects failed: the others serve.
             lease.inputs.send(Input::TableReady { epoch });
@@ -192,13 +192,15 @@ pub async fn run<K: Kernel>(
             *report = latest;
             changed
         });
-        next = Tick::now() + INTERVAL.max(started.elapsed() * EASE);
+        if look >= Look::Part || !observed {
+            next = Instant::now() + rounds.pause();
+        }
     }
 }
 
-/// Takes note of one piece of news; whether it asks for a round.
-fn heed<K: Kernel>(rounds: &mut Rounds<K>, lease: &LeaseHandle, event: &Event) -> bool {
-    match event {
+/// Takes note of one piece of news; whether it asks for a round, and how much of the table that has to read.
+fn heed<K: Kernel>(rounds: &mut Rounds<K>, lease: &LeaseHandle, event: &Event) -> Option<Look> {
+    let matters = match event {
         Event::AddressGone { interface, address } => {
             // The lease thread says what is attached before it takes anything away itself.
             if interface != "lo" && lease.outlook.borrow().attached.contains(address) {
@@ -211,8 +213,10 @@ fn heed<K: Kernel>(rounds: &mut Rounds<K>, lease: &LeaseHandle, event: &Event) -
         Event::Address { interface, address } => interface == "lo" && rounds.concerns(*address),
         // Links come through their own channel.
         Event::Link(_) | Event::LinkGone { .. } => false,
-        Event::Resync => true,
-    }
+        // Messages were lost, so nothing is taken for known.
+        Event::Resync => return Some(Look::Whole),
+    };
+    matters.then_some(Look::Known)
 }
 
 /// What the lease thread has to say, one line each.
@@ -248,7 +252,7 @@ pub async fn teardown<K: Kernel>(
     let observed = kernel.observe(&scope).await?;
     let Plan { ops, record: before, settled, .. } = undo(&observed, &owned);
     record.store(&before)?;
-    let failures = round::perform(kernel, &ops).await.failures;
+    let failures = perform::perform(kernel, &ops).await.failures;
     record.store(if failures.is_empty() { &settled } else { &before })?;
     Ok(failures.into_iter().map(|failure| failure.text).collect())
 }

@@ -115,7 +115,7 @@ pub struct Raised {
 }
 
 /// One change to the kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// `IPVS_CMD_NEW_SERVICE`.
     AddService(ServiceKey, ServiceSpec),

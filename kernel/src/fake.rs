@@ -34,6 +34,8 @@ pub struct FakeState {
     pub performed: Vec<Action>,
     /// Operations to come before one fails (0: the next), and with which error; then it is `None` again.
     pub fail_after: Option<(usize, Errno)>,
+    /// Schedulers of which this kernel has no module: whatever names one is refused.
+    pub missing_schedulers: BTreeSet<String>,
     /// The next observation, of whatever part, fails with this; then it is `None` again.
     pub fail_observation: Option<Errno>,
     /// Operations from here on of which the answers are lost: they are performed, and reported as uncertain (`ENOBUFS`).
@@ -67,6 +69,7 @@ impl FakeKernel {
             sysctls: BTreeMap::new(),
             performed: Vec::new(),
             fail_after: None,
+            missing_schedulers: BTreeSet::new(),
             fail_observation: None,
             lose_answers: 0,
             dies_after: None,
@@ -225,7 +228,7 @@ impl FakeState {
             Action::AddService(key, spec) => self.add_service(*key, spec),
             Action::SetService(key, spec) => {
                 self.service(*key)?;
-                valid_spec(*key, spec)?;
+                self.valid_spec(*key, spec)?;
                 self.service(*key)?.spec = spec.clone();
                 Ok(())
             }
@@ -279,14 +282,20 @@ impl FakeState {
     }
 
     fn add_service(&mut self, key: ServiceKey, spec: &ServiceSpec) -> Result<(), Refusal> {
-        let table = self.table()?;
-        if table.contains_key(&key) {
+        if self.table()?.contains_key(&key) {
             return Err(Errno::EEXIST.into());
         }
-        valid_spec(key, spec)?;
+        self.valid_spec(key, spec)?;
         let service = VirtualService { spec: spec.clone(), destinations: BTreeMap::new() };
-        table.insert(key, service);
+        self.table()?.insert(key, service);
         Ok(())
+    }
+
+    fn valid_spec(&self, key: ServiceKey, spec: &ServiceSpec) -> Result<(), Errno> {
+        if self.missing_schedulers.contains(&spec.scheduler) {
+            return Err(Errno::ENOENT);
+        }
+        valid_spec(key, spec)
     }
 
     fn add_address(&mut self, interface: &str, address: IpAddr) -> Result<(), Refusal> {

@@ -134,9 +134,11 @@ fn remove_services(services: &BTreeSet<ServiceKey>) -> Result<usize, KernelError
     };
     runtime.block_on(async {
         let mut kernel = Linux::open()?;
+        let removals: Vec<Action> =
+            services.iter().map(|key| Action::RemoveService(*key)).collect();
         let mut left = 0;
-        for key in services {
-            match kernel.perform(&Action::RemoveService(*key)).await {
+        for outcome in kernel.perform_all(&removals.iter().collect::<Vec<_>>()).await {
+            match outcome {
                 // ESRCH: there is none, which is the aim.
                 Err(error) if error.errno() != Some(Errno::ESRCH) => {
                     left += 1;

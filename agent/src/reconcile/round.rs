@@ -1,15 +1,20 @@
 //! One round: observe, plan, record, perform, read back.
+//!
+//! Of the table a round reads as little as it can ([`Look`]): what it costs to change one weight does not depend on how many there are. Where
+//! what was known proves wrong, the same round looks at everything.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use lvsmesh_core::model::{Member, NodeId, Vip};
 use lvsmesh_core::placement::{NodePlan, place};
 use lvsmesh_core::plan::address::real_server_fault;
-use lvsmesh_core::plan::{Action, Observed, Op, Owned, Plan, blocks, diff};
+use lvsmesh_core::plan::{Action, Observed, Op, Owned, Plan, diff};
 use lvsmesh_kernel::{Kernel, KernelError, Scope, ipvs_missing};
-use tracing::Instrument as _;
 
+use super::memory::{Look, Memory};
+use super::perform::{Failure, perform};
 use super::{Links, NodeReport, line};
 use crate::guard::Guard;
 use crate::lease::Tenure;
@@ -25,6 +30,9 @@ pub(super) struct Rounds<K> {
     guard: Option<Guard>,
     /// What the record on the disk says.
     owned: Owned,
+    memory: Memory,
+    /// What only a holder may have may be in the kernel.
+    borrowed: bool,
     last: Option<Last>,
     report: NodeReport,
 }
@@ -33,29 +41,23 @@ pub(super) struct Rounds<K> {
 #[derive(Debug)]
 struct Last {
     plan: NodePlan,
-    /// The table is only here because this node holds.
-    borrowed: bool,
     /// Operations that were still to do: what failed, or what somebody undid at once.
-    left: Vec<Action>,
+    left: BTreeSet<Action>,
     /// Failures that were logged.
     failures: BTreeSet<String>,
 }
 
-/// An operation that failed, or was not tried because of one that had.
-#[derive(Debug)]
-pub(super) struct Failure {
-    /// Operation and reason, in one line.
-    pub(super) text: String,
+/// What came of planning and performing once.
+struct Pass {
+    observed: Observed,
+    left: Plan,
+    failures: Vec<Failure>,
+    /// Something failed that did not fail in the round before.
+    surprised: bool,
 }
 
-/// What became of a list of operations.
-#[derive(Debug, Default)]
-pub(super) struct Performed {
-    /// How many succeeded.
-    pub(super) done: u64,
-    /// The others.
-    pub(super) failures: Vec<Failure>,
-}
+/// More lines than this of one kind are not told one by one.
+const LINES: usize = 16;
 
 impl<K: Kernel> Rounds<K> {
     pub(super) fn new(
@@ -65,11 +67,17 @@ impl<K: Kernel> Rounds<K> {
         guard: Option<Guard>,
     ) -> Result<Self, OwnedError> {
         let owned = record.load()?;
-        Ok(Self { own, kernel, record, guard, owned, last: None, report: NodeReport::default() })
+        let (memory, report) = (Memory::default(), NodeReport::default());
+        Ok(Self { own, kernel, record, guard, owned, memory, borrowed: false, last: None, report })
     }
 
     pub(super) fn report(&self) -> &NodeReport {
         &self.report
+    }
+
+    /// How long to wait before the next look that nothing asks for.
+    pub(super) fn pause(&self) -> Duration {
+        self.memory.pause()
     }
 
     /// Counts a change that others made to what is ours.
@@ -97,11 +105,17 @@ impl<K: Kernel> Rounds<K> {
 
     /// Whether the kernel still has what only a holder may have.
     pub(super) fn must_clear(&self, tenure: Tenure) -> bool {
-        tenure == Tenure::None && self.last.as_ref().is_some_and(|last| last.borrowed)
+        tenure == Tenure::None && self.borrowed
     }
 
     /// Runs a round and leaves its findings in [`Self::report`]. Says whether the kernel could be read.
-    pub(super) async fn run(&mut self, applied: &Applied, tenure: Tenure, links: &Links) -> bool {
+    pub(super) async fn run(
+        &mut self,
+        applied: &Applied,
+        tenure: Tenure,
+        links: &Links,
+        look: Look,
+    ) -> bool {
         if let Some(guard) = &self.guard
             && let Err(error) = guard.tend()
         {
@@ -119,10 +133,14 @@ impl<K: Kernel> Rounds<K> {
             return false;
         };
         let plan = place(state, self.own, tenure != Tenure::None);
-        match self.reconcile(member, &plan, tenure).await {
-            Ok((observed, left)) => {
-                let needs_ipvs = !place(state, self.own, true).table.is_empty();
-                self.conclude(member, plan, &observed, left, needs_ipvs, links);
+        let borrowed = member.is_director() && member.is_real_server() && tenure != Tenure::None;
+        self.borrowed |= borrowed;
+        match self.reconcile(member, &plan, look).await {
+            Ok(pass) => {
+                let needs_ipvs =
+                    !plan.table.is_empty() || !place(state, self.own, true).table.is_empty();
+                self.borrowed = borrowed;
+                self.conclude(member, plan, pass, needs_ipvs, links);
                 true
             }
             Err(fault) => {
@@ -135,15 +153,32 @@ impl<K: Kernel> Rounds<K> {
         }
     }
 
-    /// Does what has to be done. Returns the kernel as it is afterwards, and what is left to do.
+    /// Does what has to be done. A surprise means that what was known of the table is wrong: then all of it is read and the rest done by that.
     async fn reconcile(
         &mut self,
         member: &Member,
         plan: &NodePlan,
-        tenure: Tenure,
-    ) -> Result<(Observed, Plan), String> {
+        look: Look,
+    ) -> Result<Pass, String> {
         let scope = self.scope(member, plan);
-        let observed = self.observe(&scope).await?;
+        let whole = look == Look::Whole || !scope.ipvs || self.memory.is_empty();
+        let pass = self.pass(member, plan, &scope, look).await?;
+        if whole || !pass.surprised {
+            return Ok(pass);
+        }
+        self.pass(member, plan, &scope, Look::Whole).await
+    }
+
+    /// Observes, plans, records, performs and reads back.
+    async fn pass(
+        &mut self,
+        member: &Member,
+        plan: &NodePlan,
+        scope: &Scope,
+        look: Look,
+    ) -> Result<Pass, String> {
+        let observed =
+            self.memory.observe(&mut self.kernel, scope, look).await.map_err(|e| explain(&e))?;
         let work = diff(&observed, plan, &self.owned);
         self.keep(&work.record)?;
         self.note_drift(plan, &work.ops);
@@ -153,54 +188,61 @@ impl<K: Kernel> Rounds<K> {
             // Before the first operation; a pure director's table outlives its agent.
             guard.serve(&if borrowed { work.record.services.clone() } else { BTreeSet::new() });
         }
+        if work.ops.is_empty() {
+            self.settle(&work.settled, borrowed)?;
+            return Ok(Pass { observed, left: work, failures: vec![], surprised: false });
+        }
         let performed = perform(&mut self.kernel, &work.ops).await;
         self.report.operations += performed.done;
-        let clean = performed.failures.is_empty();
-        if clean {
-            self.keep(&work.settled)?;
-            if let Some(guard) = self.guard.as_ref().filter(|_| borrowed) {
-                guard.serve(&work.settled.services);
-            }
+        if performed.failures.is_empty() {
+            self.settle(&work.settled, borrowed)?;
         }
-        let known = self.last.as_ref().map(|last| last.failures.clone()).unwrap_or_default();
-        let failures: BTreeSet<String> =
-            performed.failures.into_iter().map(|failure| failure.text).collect();
-        for failure in failures.difference(&known) {
-            tracing::warn!(%failure, "an operation failed; the others go on");
-        }
-        self.report.warnings.extend(failures.iter().cloned());
-        self.last = Some(Last {
-            plan: plan.clone(),
-            borrowed: borrowed && tenure != Tenure::None,
-            left: vec![],
-            failures,
-        });
-        if work.ops.is_empty() {
-            return Ok((observed, work));
-        }
+        let none = BTreeSet::new();
+        let known = self.last.as_ref().map_or(&none, |last| &last.failures);
+        let surprised = performed.failures.iter().any(|failure| !known.contains(&failure.text));
         // Believed only when it is read back.
-        let observed = self.observe(&scope).await?;
+        let uncertain = performed.failures.iter().any(|failure| failure.uncertain);
+        let observed = self
+            .memory
+            .read_back(&mut self.kernel, scope, observed.table, &work.ops, uncertain)
+            .await
+            .map_err(|error| explain(&error))?;
         let left = diff(&observed, plan, &self.owned);
-        Ok((observed, left))
+        Ok(Pass { observed, left, failures: performed.failures, surprised })
+    }
+
+    /// Everything that was to be done is done.
+    fn settle(&mut self, settled: &Owned, borrowed: bool) -> Result<(), String> {
+        self.keep(settled)?;
+        if let Some(guard) = self.guard.as_ref().filter(|_| borrowed) {
+            guard.serve(&settled.services);
+        }
+        Ok(())
     }
 
     fn conclude(
         &mut self,
         member: &Member,
         plan: NodePlan,
-        observed: &Observed,
-        left: Plan,
+        pass: Pass,
         needs_ipvs: bool,
         links: &Links,
     ) {
+        let Pass { observed, left, failures, .. } = pass;
+        let known = self.last.take().map(|last| last.failures).unwrap_or_default();
+        let failures: BTreeSet<String> = failures.into_iter().map(|failure| failure.text).collect();
+        for failure in shortened(failures.difference(&known)) {
+            tracing::warn!(%failure, "an operation failed; the others go on");
+        }
         let no_ipvs = needs_ipvs && member.is_director() && observed.table.is_none();
         let report = &mut self.report;
+        report.warnings.extend(shortened(&failures));
         report.converged =
             left.ops.is_empty() && left.withheld.is_empty() && (plan.table.is_empty() || !no_ipvs);
         report.digest = plan.real_server.digest();
-        report.real_server_fault = real_server_fault(observed, &plan.real_server);
+        report.real_server_fault = real_server_fault(&observed, &plan.real_server);
         report.foreign = left.foreign.into_iter().collect();
-        report.vips_attached = attached(observed, &plan.vips);
+        report.vips_attached = attached(&observed, &plan.vips);
         report.warnings.extend(left.withheld);
         let ipvs = no_ipvs.then(|| explain(&ipvs_missing()));
         report.warnings.extend(ipvs.clone());
@@ -209,9 +251,9 @@ impl<K: Kernel> Rounds<K> {
         } else {
             Some("this node is no director".to_owned())
         };
-        if let Some(last) = &mut self.last {
-            last.left = left.ops.into_iter().map(|op| op.action).collect();
-        }
+        self.memory.keep(observed.table);
+        let left = left.ops.into_iter().map(|op| op.action).collect();
+        self.last = Some(Last { plan, left, failures });
     }
 
     fn scope(&self, member: &Member, plan: &NodePlan) -> Scope {
@@ -220,10 +262,6 @@ impl<K: Kernel> Rounds<K> {
             ipvs: member.is_director() || !self.owned.services.is_empty(),
             sysctls: sysctls.cloned().collect(),
         }
-    }
-
-    async fn observe(&mut self, scope: &Scope) -> Result<Observed, String> {
-        self.kernel.observe(scope).await.map_err(|error| explain(&error))
     }
 
     /// Puts `owned` on the disk, unless it is there already.
@@ -240,44 +278,26 @@ impl<K: Kernel> Rounds<K> {
     /// What was right after the last round and is wrong under the same plan was changed by someone else.
     fn note_drift(&mut self, plan: &NodePlan, ops: &[Op]) {
         let Some(last) = self.last.as_ref().filter(|last| last.plan == *plan) else { return };
-        let drifted: Vec<String> = ops
-            .iter()
-            .filter(|op| !last.left.contains(&op.action))
-            .map(|op| format!("{} ({})", op.action, op.reason))
-            .collect();
-        for what in drifted {
-            self.drift(what);
+        let drifted: Vec<&Op> = ops.iter().filter(|op| !last.left.contains(&op.action)).collect();
+        let Some(latest) = drifted.last() else { return };
+        let lines = drifted.iter().map(|op| format!("{} ({})", op.action, op.reason));
+        for drift in shortened(lines) {
+            tracing::warn!(%drift, "a change made by others is being repaired");
         }
+        self.report.drift_repaired += drifted.len() as u64;
+        self.report.last_drift = format!("{} ({})", latest.action, latest.reason);
     }
 }
 
-/// Performs what can be performed, in order. What failed keeps back only what must not be done without it.
-pub(super) async fn perform<K: Kernel>(kernel: &mut K, ops: &[Op]) -> Performed {
-    let mut out = Performed::default();
-    let mut failed: Vec<&Action> = vec![];
-    for op in ops {
-        if let Some(cause) = failed.iter().find(|failed| blocks(failed, &op.action)) {
-            let text = format!("{}: not done, because this failed: {cause}", op.action);
-            out.failures.push(Failure { text });
-            failed.push(&op.action);
-            continue;
-        }
-        let span = tracing::info_span!("kernel.perform", op = kind(&op.action), object = %op.action, error = tracing::field::Empty);
-        let outcome = kernel.perform(&op.action).instrument(span.clone()).await;
-        match outcome {
-            Ok(()) => {
-                tracing::info!(parent: &span, action = %op.action, reason = %op.reason, "performed");
-                out.done += 1;
-            }
-            Err(error) => {
-                let text = explain(&error);
-                span.record("error", text.as_str());
-                out.failures.push(Failure { text });
-                failed.push(&op.action);
-            }
-        }
+/// The lines, or the first of them and how many there are besides: a scheduler that a kernel lacks fails every service that asks for it.
+fn shortened<T: ToString>(lines: impl IntoIterator<Item = T>) -> Vec<String> {
+    let mut lines = lines.into_iter();
+    let mut shown: Vec<String> = lines.by_ref().take(LINES).map(|line| line.to_string()).collect();
+    match lines.count() {
+        0 => {}
+        more => shown.push(format!("and {more} more")),
     }
-    out
+    shown
 }
 
 /// Why a VIP could not be claimed on its interface.
@@ -308,7 +328,7 @@ fn attached(observed: &Observed, vips: &[Vip]) -> Vec<IpAddr> {
 }
 
 /// The error with its sources and what can be done, in one line.
-fn explain(error: &KernelError) -> String {
+pub(super) fn explain(error: &KernelError) -> String {
     match error.hint() {
         Some(hint) => format!("{} ({hint})", line(error)),
         None => line(error),
@@ -326,20 +346,5 @@ fn is_about_table(action: &Action) -> bool {
         Action::AddAddress { .. } | Action::RemoveAddress { .. } | Action::SetSysctl { .. } => {
             false
         }
-    }
-}
-
-/// A name of low cardinality for spans.
-fn kind(action: &Action) -> &'static str {
-    match action {
-        Action::AddService(..) => "add_service",
-        Action::SetService(..) => "set_service",
-        Action::RemoveService(_) => "remove_service",
-        Action::AddDestination(..) => "add_real_server",
-        Action::SetDestination(..) => "set_real_server",
-        Action::RemoveDestination(..) => "remove_real_server",
-        Action::AddAddress { .. } => "add_address",
-        Action::RemoveAddress { .. } => "remove_address",
-        Action::SetSysctl { .. } => "set_sysctl",
     }
 }

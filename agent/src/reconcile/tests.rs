@@ -1,5 +1,9 @@
+mod scale;
+
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lvsmesh_core::model::{NodeId, Protocol, Scheduler};
 use lvsmesh_core::plan::{Address, Owned, ServiceSpec, Sysctl, VirtualService};
@@ -38,7 +42,11 @@ impl Machine {
     }
 
     async fn round(&mut self, tenure: Tenure) -> NodeReport {
-        self.rounds.run(&self.fleet.applied(), tenure, &links()).await;
+        self.looking(tenure, Look::Part).await
+    }
+
+    async fn looking(&mut self, tenure: Tenure, look: Look) -> NodeReport {
+        self.rounds.run(&self.fleet.applied(), tenure, &links(), look).await;
         self.rounds.report().clone()
     }
 
@@ -268,12 +276,12 @@ async fn a_director_without_a_usable_interface_is_ineligible_and_says_which() {
     let mut seen = links();
     let eth0 = seen.get_mut("eth0").unwrap();
     eth0.carrier = false;
-    machine.rounds.run(&applied, Tenure::None, &seen).await;
+    machine.rounds.run(&applied, Tenure::None, &seen, Look::Part).await;
     assert_eq!(
         machine.rounds.report().ineligible.as_deref(),
         Some("vips/web: interface eth0 has no carrier")
     );
-    machine.rounds.run(&applied, Tenure::None, &Links::new()).await;
+    machine.rounds.run(&applied, Tenure::None, &Links::new(), Look::Part).await;
     assert_eq!(
         machine.rounds.report().ineligible.as_deref(),
         Some("vips/web: this machine has no interface eth0")
@@ -296,7 +304,7 @@ async fn a_node_that_is_no_member_touches_nothing() {
     let mut machine = Machine::new(LVS_1);
     machine.round(Tenure::None).await;
     machine.performed();
-    machine.rounds.run(&Applied::default(), Tenure::None, &links()).await;
+    machine.rounds.run(&Applied::default(), Tenure::None, &links(), Look::Part).await;
     let report = machine.rounds.report();
     assert!(report.ineligible.is_some() && report.real_server_fault.is_some() && !report.converged);
     assert_eq!(machine.performed(), [""; 0]);
