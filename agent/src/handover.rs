@@ -61,9 +61,7 @@ pub async fn to(context: &Context, name: &str, deadline: Instant) -> Result<Move
         return arrived(context, from, &target, started, deadline).await;
     }
     stand_down(context, target.id).await;
-    let moved = arrived(context, from, &target, started, deadline).await;
-    context.raft.restore_priority();
-    moved
+    arrived(context, from, &target, started, deadline).await
 }
 
 /// Gives leadership and lease to whoever can take them, because this agent stops. Bounded by `deadline`; the process ends in either case, and
@@ -92,17 +90,15 @@ pub async fn before_stop(context: &Context, deadline: Instant) {
     }
 }
 
-/// Silence on the wire and RELINQUISH first, then the transfer: in the other order there would be a moment with two leaders, of which the old one
-/// still has a lease.
+/// Gives up the lease, and Raft's leadership to that voter. The lease thread says all of it, in an order that nobody can come between: silence on
+/// the wire, RELINQUISH, and then the word to Raft to hand over, which needs a leader that still leads.
 pub(crate) async fn stand_down(context: &Context, successor: NodeId) {
-    context.raft.stand_back();
     context.lease.inputs.send(Input::Abdicate { successor: Some(successor) });
     let mut tenure = context.lease.tenure.clone();
     let silent = tenure.wait_for(|tenure| *tenure == Tenure::None);
     if timeout_at(Instant::now() + ABDICATION, silent).await.is_err() {
         tracing::warn!("the lease was not given up in time; it runs out by itself");
     }
-    context.raft.transfer(successor);
 }
 
 /// The director of that name, if it could hold.

@@ -42,9 +42,6 @@ use crate::telemetry::propagate;
 /// which a new leader commits is still answered with its outcome.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The priority of a leader that wants to be one no more.
-const STAND_BACK: i64 = -1000;
-
 /// What Raft needs to start.
 #[derive(Clone, Debug)]
 pub struct RaftConfig {
@@ -213,6 +210,13 @@ pub enum Verdict {
         /// The term that is over for this node.
         term: u64,
     },
+    /// Hand the leadership of this term over, and step down from it in any case.
+    HandOver {
+        /// The term that is over for this node.
+        term: u64,
+        /// The successor.
+        to: NodeId,
+    },
 }
 
 /// The way into the raft thread, and what it publishes.
@@ -259,12 +263,6 @@ impl RaftHandle {
         patiently(answer).await
     }
 
-    /// Hands leadership to a voter, if this node leads. Raft gives up silently after 300 ms; whoever asked watches [`RaftHandle::status`]. The
-    /// holder relinquishes its lease first, or the successor's election waits for the lease to end.
-    pub fn transfer(&self, to: NodeId) {
-        self.inbox.put(Order::Transfer { to });
-    }
-
     /// Takes the messages of one batch that a peer sent. Drops them if the raft thread is far behind: they are sent again.
     ///
     /// # Errors
@@ -289,19 +287,9 @@ impl RaftHandle {
     }
 
     /// Sets how much this node is preferred as a leader: among voters with equally new logs, a voter refuses its vote to a candidate of lower
-    /// priority than its own. While the node stands back it is only remembered.
+    /// priority than its own, unless the candidate was told to campaign by the leader before it.
     pub fn set_priority(&self, priority: i64) {
         self.inbox.put(Order::Priority(priority));
-    }
-
-    /// Prefers every other node to this one, until [`RaftHandle::restore_priority`].
-    pub fn stand_back(&self) {
-        self.inbox.put(Order::StandBack(true));
-    }
-
-    /// Goes back to the priority that was set last.
-    pub fn restore_priority(&self) {
-        self.inbox.put(Order::StandBack(false));
     }
 
     /// Messages to this node are being lost.

@@ -89,22 +89,29 @@ async fn follow(
     }
 }
 
+/// Raft's priority of a node that stands like this.
+#[must_use]
+pub fn priority(standing: Standing) -> i64 {
+    let Standing { eligible, rank, witness } = standing;
+    if witness {
+        WITNESS
+    } else if eligible {
+        MOST_PREFERRED - i64::from(rank)
+    } else {
+        INELIGIBLE
+    }
+}
+
 fn view(state: &State, own: NodeId, report: &NodeReport) -> View {
     let (rank, witness) = standing(state, own);
     // The report of the last round, whichever revision that was for: an `apply` does not make every director ineligible for a moment. What
     // a claim needs is put in place between winning the lease and claiming.
     let director = state.member(own).is_some_and(Member::is_director);
     let eligible = director && report.ineligible.is_none();
-    let priority = if witness {
-        WITNESS
-    } else if eligible {
-        MOST_PREFERRED - i64::from(rank)
-    } else {
-        INELIGIBLE
-    };
+    let standing = Standing { eligible, rank, witness };
     View {
-        standing: Standing { eligible, rank, witness },
-        priority,
+        standing,
+        priority: priority(standing),
         vips: if director { state.document().vips.clone() } else { vec![] },
         // Who was removed counts until Raft's configuration says otherwise.
         peers: state

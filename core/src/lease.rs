@@ -65,7 +65,7 @@ pub enum Input {
     },
     /// Give the lease up now: planned move, clean stop, carrier lost.
     Abdicate {
-        /// Who should campaign first; the others wait a little longer. A hint, not a right.
+        /// Whom Raft's leadership goes to; the others wait a little longer. An order to campaign, not a right to hold.
         successor: Option<NodeId>,
     },
     /// The machine was suspended, or its clock went back: whatever it held is void.
@@ -128,6 +128,13 @@ pub enum Effect {
     StepDown {
         /// The term that is over for this node.
         term: u64,
+    },
+    /// Make Raft hand its leadership of this term to that voter, and step down in any case: when the voter has taken it, or has not in time.
+    HandOver {
+        /// The term that is over for this node.
+        term: u64,
+        /// Who is to campaign now.
+        to: NodeId,
     },
     /// A lease was won: program what must stand before the VIP is claimed, then answer [`Input::TableReady`].
     Prepare {

@@ -143,6 +143,31 @@ fn an_operator_moves_the_vip_there_and_back() {
     watched.alone();
 }
 
+/// As often as `LVSMESH_MOVES` says, 12 times without it; each move begins as soon as the one before it has been answered.
+#[test]
+fn the_vip_is_moved_there_and_back_again_and_again() {
+    let moves = std::env::var("LVSMESH_MOVES").map_or(12, |count| count.parse().expect("a number"));
+    let watched = Watched::start();
+    let began = Instant::now();
+    let mut slowest = Duration::ZERO;
+    for number in 1..=moves {
+        let to = if number % 2 == 1 { LVS_2.0 } else { LVS_1.0 };
+        let at = Instant::now();
+        let _moved = watched.fleet.ctl.run(&["failover", "--to", to]).succeeded();
+        assert_eq!(watched.fleet.attached(), [to], "move {number}");
+        slowest = slowest.max(at.elapsed());
+    }
+    let last = if moves % 2 == 1 { LVS_2.0 } else { LVS_1.0 };
+    watched.answered_by(last, Instant::now());
+    let silence = watched.prober.longest_silence(began).expect("there were answers throughout");
+    pace::note(&format!(
+        "{moves} moves; dark for at most {:?}, the slowest answer took {slowest:?}",
+        silence.length
+    ));
+    assert!(silence.length <= scaled(Duration::from_secs(1)), "dark for {silence:?}");
+    watched.alone();
+}
+
 #[test]
 fn a_move_to_a_node_that_cannot_hold_is_refused() {
     let watched = Watched::start();

@@ -3,7 +3,8 @@
 //!
 //! The network loses, delays, repeats and reorders, and cuts links both ways or one way, for both planes or one. Agents are killed and stopped,
 //! machines lose power, disks fail, carriers vanish, clocks run two per cent apart, threads wake up late. After every event: at most one node may
-//! emit; one leader per term; one log; one state after each entry. Once all is mended, everybody has the newest revision and one director holds.
+//! emit; one leader per term; one log; one state after each entry. Once all is mended, the VIPs go where an operator moves them, soon; and at the
+//! end everybody has the newest revision and one director holds.
 //!
 //! ```text
 //! LVSMESH_SEED=7 cargo test -p lvsmesh-tests --test sim -- --nocapture     one seed, with what happens in it
@@ -115,9 +116,19 @@ fn a_fleet_under_every_fault_has_one_holder_one_log_and_comes_back() {
         sum(|run| run.crashes),
         slowest / MS
     );
+    let (moves, slowest) =
+        (sum(|run| run.moves), summaries.iter().map(|run| run.slowest_move).max().unwrap_or(0));
+    let diverted = sum(|run| run.diverted);
+    println!(
+        "{moves} planned moves, {diverted} of them diverted; the slowest took {} ms",
+        slowest / MS
+    );
     // A world in which nothing happens would satisfy every claim.
     let seeds = summaries.len() as u64;
     assert!(claims > seeds && terms > seeds && entries > 20 * seeds, "too little happens");
+    assert!(moves > 10 * seeds, "the VIPs are hardly ever moved: {moves} times in {seeds} runs");
+    // A disk that takes too long over the candidacy lets another director go first.
+    assert!(diverted * 100 < moves, "{diverted} of {moves} moves ended elsewhere");
 }
 
 #[test]

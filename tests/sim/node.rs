@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use lvsmesh_agent::raft::RaftStatus;
 use lvsmesh_agent::raft::node::{Node, NodeEffect, NodeInput};
 use lvsmesh_agent::raft::storage::{Disk, MemoryStore};
+use lvsmesh_agent::standing::priority;
 use lvsmesh_core::command::Outcome;
 use lvsmesh_core::lease::{
     Effects, Faults, Input, Lease, LeaseConfig, Profile, RaftView, Standing,
@@ -171,6 +172,7 @@ impl Agent {
         let standing = Standing { eligible, rank, witness };
         if self.told.standing != standing {
             self.told.standing = standing;
+            self.raft_inbox.push_back(NodeInput::SetPriority(priority(standing)));
             self.lease_inbox.push_back(Input::Standing(standing));
         }
     }

@@ -1,6 +1,7 @@
 //! The simulated world: one true time, five machines, a network between them, and whatever goes wrong.
 
 mod mishaps;
+mod moves;
 mod threads;
 
 use std::cmp::Reverse;
@@ -20,6 +21,7 @@ use crate::fleet;
 use crate::network::Network;
 use crate::node::{Clock, Machine};
 use crate::rng::Rng;
+use moves::Journey;
 
 /// True time in nanoseconds since the simulation's start.
 pub(crate) type Time = u64;
@@ -34,6 +36,9 @@ pub(crate) const HEALED: Time = 4_500 * MS;
 const SETTLED: Time = 8_500 * MS;
 /// The simulation's end: by then every node must have the newest revision, and somebody must hold.
 pub(crate) const END: Time = 10_000 * MS;
+
+/// Operators begin to move the VIPs there and back. All that was broken is mended by then, and what still catches up is not asked to hold.
+const MOVES: Time = 6_500 * MS;
 
 const RAFT_TICK: Time = 10 * MS;
 const SNAPSHOT_ENTRIES: u64 = 40;
@@ -78,6 +83,12 @@ pub(crate) struct Summary {
     pub(crate) crashes: u64,
     /// Nanoseconds after healing until somebody held.
     pub(crate) recovery: Time,
+    /// Planned moves, once all was mended.
+    pub(crate) moves: u64,
+    /// Those that ended with another director than the one that was named.
+    pub(crate) diverted: u64,
+    /// Nanoseconds that the slowest of them took.
+    pub(crate) slowest_move: Time,
     /// A number that any difference between two runs changes.
     pub(crate) digest: u64,
 }
@@ -127,6 +138,7 @@ enum Event {
     },
     Change,
     Membership,
+    Move,
     Fault(Fault),
     FaultEnds(Fault),
     Start {
@@ -154,6 +166,7 @@ pub(crate) struct World {
     requests: u64,
     /// How many times rarer changes are than in a busy fleet. Where little changes, nodes that were cut off can be elected all the same.
     calm: u64,
+    journey: Journey,
     trace: bool,
     summary: Summary,
 }
@@ -200,6 +213,7 @@ impl World {
             requests: 0,
             calm: if rng.permille(500) { 20 } else { 1 },
             rng,
+            journey: Journey::default(),
             trace: plan.trace,
             summary: Summary::default(),
         }
@@ -220,6 +234,7 @@ impl World {
         self.schedule(HEALED, Event::Heal);
         self.schedule(50 * MS, Event::Change);
         self.schedule(100 * MS, Event::Membership);
+        self.schedule(MOVES, Event::Move);
         Ok(())
     }
 
@@ -265,6 +280,7 @@ impl World {
         if self.now >= HEALED && self.summary.recovery == 0 && !emitting.is_empty() {
             self.summary.recovery = self.now - HEALED + 1;
         }
+        self.under_way()?;
         let seen = emitting.first().map_or(0, |node| *node as u64 + 1);
         let digest = (self.summary.digest ^ seen).wrapping_mul(0x0100_0000_01b3);
         self.summary.digest = digest ^ self.now;
@@ -318,6 +334,7 @@ impl World {
             }
             Event::Change => self.change(),
             Event::Membership => self.membership(),
+            Event::Move => self.planned_move(),
             Event::Fault(fault) => self.fault(fault)?,
             Event::FaultEnds(fault) => self.fault_ends(fault)?,
             Event::Start { node } => {
@@ -344,6 +361,7 @@ impl World {
             Event::Broken { .. }
             | Event::Change
             | Event::Membership
+            | Event::Move
             | Event::Fault(_)
             | Event::FaultEnds(_)
             | Event::Start { .. }

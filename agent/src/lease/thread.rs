@@ -288,6 +288,7 @@ impl Thread {
             Effect::Drop(ticket) => (self.tell)(Verdict::Drop(ticket)),
             Effect::Campaign => (self.tell)(Verdict::Campaign),
             Effect::StepDown { term } => (self.tell)(Verdict::StepDown { term }),
+            Effect::HandOver { term, to } => (self.tell)(Verdict::HandOver { term, to }),
             Effect::Prepare { epoch } => {
                 tracing::info!(epoch, "the lease is won; putting the forwarding table in place");
                 self.tenure.send_replace(Tenure::Preparing { epoch });

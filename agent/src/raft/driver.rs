@@ -22,9 +22,7 @@ use super::inbox::{Order, Outlet, inbox};
 use super::machine::Machine;
 use super::node::{Node, NodeEffect, NodeInput, Refusal, TICK_MS};
 use super::storage::{FIRST_TERM, LogStore};
-use super::{
-    Applied, Outbound, ProposeError, RaftError, RaftHandle, RaftStatus, STAND_BACK, Verdict,
-};
+use super::{Applied, Outbound, ProposeError, RaftError, RaftHandle, RaftStatus, Verdict};
 use crate::lease::LeaseInputs;
 
 const TICK: Duration = Duration::from_millis(TICK_MS);
@@ -74,8 +72,6 @@ struct Driver<S: LogStore, O> {
     waiting: BTreeMap<u64, Waiter>,
     told: Told,
     compaction: Compaction,
-    priority: i64,
-    standing_back: bool,
 }
 
 /// What the lease thread was told last.
@@ -114,8 +110,6 @@ where
         waiting: BTreeMap::new(),
         told: Told::default(),
         compaction,
-        priority,
-        standing_back: false,
     };
     driver.replay(effects)?;
     let handle = RaftHandle { state: state_seen, status: status_seen, voted_before, inbox };
@@ -194,6 +188,7 @@ impl<S: LogStore, O: Outbound> Driver<S, O> {
                 Verdict::Drop(ticket) => NodeInput::Drop(ticket),
                 Verdict::Campaign => NodeInput::Campaign,
                 Verdict::StepDown { term } => NodeInput::StepDown { term },
+                Verdict::HandOver { term, to } => NodeInput::HandOver { term, to },
             },
             Order::Propose { request, data, reply } => {
                 self.waiting.insert(request, Waiter::Proposal(reply));
@@ -203,24 +198,11 @@ impl<S: LogStore, O: Outbound> Driver<S, O> {
                 self.waiting.insert(request, Waiter::Change(reply));
                 NodeInput::Change { request, change }
             }
-            Order::Transfer { to } => NodeInput::Transfer { to },
-            Order::Priority(priority) => {
-                self.priority = priority;
-                self.effective_priority()
-            }
-            Order::StandBack(standing_back) => {
-                self.standing_back = standing_back;
-                self.effective_priority()
-            }
+            Order::Priority(priority) => NodeInput::SetPriority(priority),
             Order::Unreachable(peer) => NodeInput::Unreachable(peer),
         };
         self.node.feed(input, effects);
         true
-    }
-
-    fn effective_priority(&self) -> NodeInput {
-        let lowered = self.standing_back.then_some(STAND_BACK);
-        NodeInput::SetPriority(lowered.unwrap_or(self.priority))
     }
 
     fn carry_out(&mut self, effects: Vec<NodeEffect>) -> Result<(), RaftError> {

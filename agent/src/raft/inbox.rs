@@ -24,9 +24,7 @@ pub(super) enum Order {
     Verdict(Verdict),
     Propose { request: u64, data: Vec<u8>, reply: oneshot::Sender<Result<Outcome, ProposeError>> },
     Change { request: u64, change: Change, reply: oneshot::Sender<Result<(), ProposeError>> },
-    Transfer { to: NodeId },
     Priority(i64),
-    StandBack(bool),
     Unreachable(NodeId),
     Stop,
 }

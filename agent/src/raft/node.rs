@@ -7,8 +7,9 @@
 //! - **Nobody campaigns by a timer.** The lease machine says when; a follower's ticks are not passed on to raft-rs at all.
 //! - **Every step that could elect a leader waits for the lease.** Requests for votes, the last pre-vote before a candidacy, an order to campaign at
 //!   once: each is parked under a ticket, asked for with [`NodeEffect::Gate`], and taken when [`NodeInput::Pass`] names it.
-//! - **A newer log beats priority.** raft-rs lets a voter of higher priority refuse a candidate whose last entry is of a newer term but has no
-//!   higher index; if the third voter is dead, nobody could ever be elected.
+//! - **A newer log beats priority, and so does an order.** raft-rs lets a voter of higher priority refuse a candidate whose last entry is of a newer
+//!   term but has no higher index; if the third voter is dead, nobody could ever be elected. And it lets one refuse the candidate that the leader
+//!   has just told to take over, who would then have deposed the leader for nothing.
 //!
 //! What happens to one `Ready`, in this order: the leader's messages go out; snapshot, entries and hard state become durable in one write; only
 //! then a follower's or candidate's messages go out (they are promises about what is durable); committed entries become effects.
@@ -41,7 +42,7 @@ use super::storage::{Batch, LogStore, StoreError};
 pub const TICK_MS: u64 = 10;
 /// A leader tells followers how far the log is committed this often. Says nothing about who is alive: that is the lease's business.
 const HEARTBEAT_TICKS: usize = 10;
-/// A transfer of leadership is given up after this.
+/// A hand-over of leadership has come to nothing after this.
 const TRANSFER_TICKS: usize = 30;
 /// With more learners than this, only one heartbeat in [`LEARNER_HEARTBEATS`] goes to each: they get entries as soon as those are committed, and
 /// heartbeats only repair what was lost.
@@ -96,12 +97,15 @@ pub enum NodeInput {
         /// Nothing happens if the node is in another one.
         term: u64,
     },
-    /// Hand leadership to this voter. Given up silently after 300 ms.
-    Transfer {
+    /// Hand the leadership of this term to this voter, and lead it no more: at once if that is no voter, else when it has taken over or, unless
+    /// it does within 300 ms, then. No proposals are taken meanwhile.
+    HandOver {
+        /// Nothing happens if the node does not lead in it; if it campaigns in it, it steps down.
+        term: u64,
         /// The successor.
         to: NodeId,
     },
-    /// Voters with a higher priority and a log as new as the candidate's refuse their votes.
+    /// Voters with a higher priority and a log as new as the candidate's refuse their votes, unless it was told to campaign by the leader.
     SetPriority(i64),
     /// The state machine as of the newest applied entry: stored, and the log before it dropped. Ignored if more was applied meanwhile, so it has
     /// to be the first input after the effects that led to it.
@@ -206,6 +210,8 @@ pub struct Node<S: LogStore> {
     seen: Seen,
     /// The tick since which commit or applied index are ahead of the store.
     unsaved_since: Option<u64>,
+    /// The term whose leadership is being handed over.
+    leaving: Option<u64>,
     given_up: bool,
 }
 
@@ -255,6 +261,7 @@ impl<S: LogStore> Node<S> {
             configurations: 0,
             seen: Seen::default(),
             unsaved_since: None,
+            leaving: None,
             given_up: false,
         };
         node.flush(&mut effects)?;
@@ -284,7 +291,7 @@ impl<S: LogStore> Node<S> {
             NodeInput::Pass(ticket) => self.pass(ticket, effects),
             NodeInput::Drop(ticket) => self.gate.drop(ticket),
             NodeInput::StepDown { term } => self.step_down(term),
-            NodeInput::Transfer { to } => self.raw.transfer_leader(to.0),
+            NodeInput::HandOver { term, to } => self.hand_over(term, to),
             NodeInput::SetPriority(priority) => self.raw.set_priority(priority),
             NodeInput::Snapshot { index, data, keep } => self.snapshot = Some((index, data, keep)),
             NodeInput::Unreachable(id) => self.unreachable(id.0),
@@ -335,6 +342,7 @@ impl<S: LogStore> Node<S> {
             self.raw.tick();
             self.seen = Seen::default();
         }
+        self.leave();
         let overdue: Vec<u64> = self
             .snapshots
             .iter()
@@ -377,7 +385,8 @@ impl<S: LogStore> Node<S> {
         let kind = message.get_msg_type();
         let (from, term) = (message.from, message.term);
         let asked = (message.log_term, message.index);
-        if is_vote_request(kind) && asked.0 > self.last_log().0 {
+        let ordered = message.context == raft::CAMPAIGN_TRANSFER;
+        if is_vote_request(kind) && (ordered || asked.0 > self.last_log().0) {
             message.priority = i64::MAX;
         }
         let rejected_before = self.rejections();
@@ -429,7 +438,7 @@ impl<S: LogStore> Node<S> {
             Change::Promote(id) => (ConfChangeType::AddNode, id),
             Change::Remove(id) => (ConfChangeType::RemoveNode, id),
             Change::HandOver(to) => {
-                self.raw.transfer_leader(to.0);
+                self.hand_over(self.raw.raft.term, to);
                 effects.push(NodeEffect::Configured { request });
                 return;
             }
@@ -451,6 +460,25 @@ impl<S: LogStore> Node<S> {
     fn note_pending(&mut self, request: u64, kind: Kind) {
         let raft = &self.raw.raft;
         self.pending.push(raft.raft_log.last_index(), raft.term, request, kind);
+    }
+
+    fn hand_over(&mut self, term: u64, to: NodeId) {
+        if self.leads() && self.raw.raft.term == term {
+            self.raw.transfer_leader(to.0);
+            self.leaving = Some(term);
+            self.leave();
+        } else {
+            self.step_down(term);
+        }
+    }
+
+    /// Steps down from a leadership that is being handed over once raft-rs has given up on that, or never took it up.
+    fn leave(&mut self) {
+        if self.raw.raft.lead_transferee.is_none()
+            && let Some(term) = self.leaving.take()
+        {
+            self.step_down(term);
+        }
     }
 
     fn step_down(&mut self, term: u64) {

@@ -5,8 +5,8 @@ use super::Effect;
 /// The effects of one step, in the order in which they must be performed.
 ///
 /// The capacity is a bound that no step can pass: it sends one HOLD round and two relinquishment rounds (8 + 16 datagrams with
-/// [`super::VOTERS_MAX`] voters) and one answer, decides every parked request and the one that came (10), ends two tenures (4), and moves one
-/// on (4). A full list is a fault in this module and stops the thread, whose lease then runs out.
+/// [`super::VOTERS_MAX`] voters) and one answer, decides every parked request and the one that came (10), ends two tenures (4), leaves a term
+/// (1), and moves a tenure on (4). A full list is a fault in this module and stops the thread, whose lease then runs out.
 #[derive(Clone, Debug)]
 pub struct Effects {
     list: [Effect; Self::CAPACITY],

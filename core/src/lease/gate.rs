@@ -112,7 +112,9 @@ impl Lease {
                 self.end_tenure(now, Loss::Deposed, None, out);
             }
             self.voted_term = self.voted_term.max(request.term);
-            if request.candidate != self.config.id {
+            if request.candidate == self.config.id {
+                self.wait_for_votes(now);
+            } else {
                 self.wait_after_vote(now);
             }
         }

@@ -175,6 +175,7 @@ impl Lease {
         self.beat(now, out);
         self.say_farewell(now, out);
         self.replay(now, out);
+        self.leave_a_lost_term(out);
         self.campaign(now, out);
     }
 

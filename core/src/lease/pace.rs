@@ -57,8 +57,14 @@ impl Lease {
             self.voted_term = self.voted_term.max(self.raft.term.saturating_add(1));
         }
         self.pace.hint = None;
-        self.pace.not_before = now.after(self.retry()).after(self.stagger());
+        self.wait(now, self.retry());
         out.push(Effect::Campaign);
+    }
+
+    /// Votes are asked for, after asking around or because this node was told to: those who give theirs wait for as long as a promise lasts, and a
+    /// disk may take a good part of that.
+    pub(super) fn wait_for_votes(&mut self, now: Mono) {
+        self.wait(now, self.retry().max(self.config.timing.promise / 2));
     }
 
     /// How long after a campaign the next one comes. A campaign voids the candidacy before it, so voters that take longer than the first wait to
@@ -76,11 +82,13 @@ impl Lease {
     }
 
     /// The holder let go: somebody should follow it soon.
+    ///
+    /// Whoever was named is being told by Raft to campaign, once it has the leader's whole log: unasked it would lose to the others' priorities or
+    /// logs. So it stands by itself only if the order does not come, and the others after it.
     pub(super) fn succeed(&mut self, now: Mono, successor: Option<NodeId>) {
         self.pace.hint = successor.or(self.pace.hint);
         let wait = match successor {
-            Some(node) if node == self.config.id => Duration::ZERO,
-            Some(_) => self.stagger(),
+            Some(_) => self.config.timing.promise / 2 + self.stagger(),
             None => self.stagger() / 5,
         };
         self.pace.not_before = now.after(wait);

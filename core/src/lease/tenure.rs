@@ -64,10 +64,7 @@ pub(super) struct Farewell {
 impl Lease {
     /// Starts a tenure if Raft has made this node the leader of a term in which it may hold.
     pub(super) fn begin_tenure(&mut self, now: Mono) {
-        let spent = self.abdicated_term >= self.raft.term && !self.config.faults.term_reused;
-        let leads = self.raft.leader == Some(self.config.id) && self.raft.term >= self.term_floor();
-        let may_hold = self.standing.eligible && self.voters.contains(self.config.id);
-        if self.tenure.is_some() || !leads || !may_hold || spent {
+        if !self.could_lead_and_hold() || self.raft.term < self.term_floor() {
             return;
         }
         self.voters.forget_promises();
@@ -84,7 +81,25 @@ impl Lease {
         });
     }
 
-    /// Ends the tenure, if there is one: stop emitting, then free the voters, then step down. The term is spent: a relinquishment that is
+    /// Steps down from a term in which this node leads, could hold, and never will, because it has let a step into a higher term go. If Raft took
+    /// that step, this changes nothing. If it did not, nobody would hold as long as this node leads: it campaigns again when its time comes, and
+    /// Raft's next term is high enough.
+    pub(super) fn leave_a_lost_term(&mut self, out: &mut Effects) {
+        if self.could_lead_and_hold() && self.raft.term < self.term_floor() {
+            self.abdicated_term = self.raft.term;
+            out.push(Effect::StepDown { term: self.raft.term });
+        }
+    }
+
+    /// Whether this node leads a term that it has not held or given up in, and is one that may hold.
+    fn could_lead_and_hold(&self) -> bool {
+        let spent = self.abdicated_term >= self.raft.term && !self.config.faults.term_reused;
+        let leads = self.raft.leader == Some(self.config.id);
+        let may_hold = self.standing.eligible && self.voters.contains(self.config.id);
+        self.tenure.is_none() && leads && may_hold && !spent
+    }
+
+    /// Ends the tenure, if there is one: stop emitting, then free the voters, then hand over or step down. The term is spent: a relinquishment that is
     /// still under way must never meet a later promise of the same term.
     pub(super) fn end_tenure(
         &mut self,
@@ -112,7 +127,7 @@ impl Lease {
         }
         self.back_off(now);
         if self.tenure.is_none() {
-            out.push(Effect::StepDown { term: tenure.term });
+            out.push(farewell_to_raft(tenure.term, successor));
         }
     }
 
@@ -125,7 +140,8 @@ impl Lease {
         } else if self.raft.leader == Some(self.config.id) {
             self.abdicated_term = self.abdicated_term.max(self.raft.term);
             self.back_off(now);
-            out.push(Effect::StepDown { term: self.raft.term });
+            let successor = successor.filter(|node| *node != self.config.id);
+            out.push(farewell_to_raft(self.raft.term, successor));
         }
     }
 
@@ -228,6 +244,14 @@ impl Lease {
         {
             tenure.phase = Phase::Preparing { ready: true };
         }
+    }
+}
+
+/// The end of a leadership: in favour of somebody, or of nobody in particular.
+fn farewell_to_raft(term: u64, successor: Option<NodeId>) -> Effect {
+    match successor {
+        Some(to) => Effect::HandOver { term, to },
+        None => Effect::StepDown { term },
     }
 }
 

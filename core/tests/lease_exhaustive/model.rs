@@ -113,6 +113,8 @@ impl Model {
             to(Action::Timer(number), self.input(state, node, Cause::Timer));
             to(Action::Campaign(number), self.campaign(state, node, false));
             to(Action::Abdicate(number), self.input(state, node, Cause::Abdicate));
+            to(Action::HandOver(number), self.input(state, node, Cause::HandOver));
+            to(Action::StepDown(number), self.step_down(state, node));
             to(Action::Crash(number), self.crash(state, node));
             to(Action::Tell(number), self.tell(state, node));
             to(Action::Transfer(number), self.transfer(state, node));
@@ -144,6 +146,8 @@ impl Model {
             | Action::Timer(_)
             | Action::Campaign(_)
             | Action::Abdicate(_)
+            | Action::HandOver(_)
+            | Action::StepDown(_)
             | Action::Crash(_)
             | Action::Tell(_)
             | Action::Transfer(_) => format!("{action:?}"),
@@ -191,6 +195,15 @@ impl Model {
         for to in (0..NODES).filter(|to| *to != node) {
             let to = u8::try_from(to).unwrap();
             self.send(&mut next, Packet { kind, to, from: me, term, ..Packet::NONE })?;
+        }
+        self.settle(&mut next, node)?;
+        Some(next)
+    }
+
+    fn step_down(&mut self, state: &State, node: usize) -> Option<State> {
+        let mut next = *state;
+        if !std::mem::take(&mut next.rafts[node].leads) {
+            return None;
         }
         self.settle(&mut next, node)?;
         Some(next)

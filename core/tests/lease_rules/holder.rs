@@ -152,14 +152,14 @@ fn a_holder_that_is_deposed_lets_go_and_frees_its_voters() {
 }
 
 #[test]
-fn a_planned_release_stops_then_frees_the_voters_then_steps_down() {
+fn a_planned_release_stops_then_frees_the_voters_then_hands_over() {
     let mut node = Node::holder();
     let effects = node.at(1002, Input::Abdicate { successor: Some(Y) });
     let expected = vec![
         Effect::Release { epoch: 5, why: Loss::Abdicated },
         send(X, relinquish(5, 1, Some(Y))),
         send(Y, relinquish(5, 1, Some(Y))),
-        Effect::StepDown { term: 5 },
+        Effect::HandOver { term: 5, to: Y },
     ];
     assert_eq!(effects, expected);
     for repeat in 1..10 {
@@ -171,6 +171,38 @@ fn a_planned_release_stops_then_frees_the_voters_then_steps_down() {
     assert_eq!(node.at(1102, from(X, ack(5, 1, 1000))), vec![]);
     let again = node.at(1103, raft(6, Some(ME), true));
     assert!(again.iter().all(is_hold) && !again.is_empty(), "the next term is another matter");
+}
+
+#[test]
+fn a_leader_without_a_lease_hands_over_all_the_same_and_nobody_hands_over_to_itself() {
+    let mut node = Node::blank();
+    node.at(0, voters_of(1..=3));
+    node.at(1000, raft(5, Some(ME), true));
+    let effects = node.at(1001, Input::Abdicate { successor: Some(X) });
+    assert_eq!(effects, [Effect::HandOver { term: 5, to: X }]);
+    let effects = node.at(1002, Input::Abdicate { successor: Some(ME) });
+    assert_eq!(effects, [Effect::StepDown { term: 5 }]);
+    let mut follower = Node::director(3);
+    assert_eq!(follower.at(10, Input::Abdicate { successor: Some(X) }), []);
+}
+
+#[test]
+fn a_leader_of_a_term_below_its_own_vote_steps_down_instead_of_leading_without_a_lease() {
+    // A step into term 6 was let go, and Raft did not take it: what it made of it was the leadership of term 5.
+    let mut node = Node::director(3);
+    node.at(990, request(1, ME, 6, true));
+    let effects = node.at(1000, raft(5, Some(ME), true));
+    assert_eq!(effects, [Effect::StepDown { term: 5 }]);
+    assert_eq!(node.at(1001, raft(5, Some(ME), true)), [], "said once");
+    node.at(1002, raft(5, None, false));
+    let effects = node.at(1003, raft(6, Some(ME), true));
+    assert!(effects.iter().all(is_hold) && effects.len() == 2, "the next term is high enough");
+
+    // While it asks already, and before it was told that it leads no more.
+    let mut node = Node::holder();
+    let effects = node.at(1010, request(1, ME, 6, true));
+    assert_eq!(effects.first(), Some(&Effect::Release { epoch: 5, why: Loss::Deposed }));
+    assert!(effects.contains(&Effect::StepDown { term: 5 }));
 }
 
 #[test]

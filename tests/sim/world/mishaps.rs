@@ -3,7 +3,7 @@
 use lvsmesh_agent::raft::node::NodeInput;
 use lvsmesh_agent::raft::storage::Fault as DiskFault;
 use lvsmesh_core::lease::Input;
-use lvsmesh_core::membership::{self, Configuration};
+use lvsmesh_core::membership::{self, Change, Configuration};
 use lvsmesh_core::model::NodeId;
 use lvsmesh_proto::convert;
 
@@ -54,7 +54,11 @@ impl World {
             if let Some(change) = change.filter(|_| confirmed && view.settled) {
                 self.note(node, || format!("{change:?}"));
                 self.requests += 1;
-                self.raft_input(node, NodeInput::Change { request: self.requests, change });
+                if let Change::HandOver(to) = change {
+                    self.lease_input(node, Input::Abdicate { successor: Some(to) });
+                } else {
+                    self.raft_input(node, NodeInput::Change { request: self.requests, change });
+                }
             }
         }
         self.schedule(self.now + 100 * MS, Event::Membership);

@@ -86,6 +86,9 @@ impl World {
                 self.raft_input(node, NodeInput::Campaign);
             }
             Effect::StepDown { term } => self.raft_input(node, NodeInput::StepDown { term }),
+            Effect::HandOver { term, to } => {
+                self.raft_input(node, NodeInput::HandOver { term, to });
+            }
             Effect::Prepare { epoch } => {
                 let slow = if self.rng.permille(50) { 100 * MS } else { 0 };
                 let at = self.now + self.rng.of(MS / 10..10 * MS) + slow;

@@ -77,6 +77,13 @@ impl Running {
         Self { handle, thread, told, gated }
     }
 
+    /// Makes a leader hand over.
+    fn hand_over(&self, to: &Self) {
+        let term = self.handle.status.borrow().term;
+        let to = to.handle.status.borrow().id;
+        self.handle.verdict(Verdict::HandOver { term, to });
+    }
+
     async fn until(&self, what: &str, holds: impl FnMut(&RaftStatus) -> bool) -> RaftStatus {
         let mut status = self.handle.status.clone();
         let found = tokio::time::timeout(PATIENCE, status.wait_for(holds)).await;
@@ -183,7 +190,7 @@ async fn a_node_joins_votes_leads_and_the_old_leader_says_who_does() {
     let one = fleet.run(NodeId(1));
     one.elect().await;
     let two = fleet.grow(&one, "n2").await;
-    one.handle.transfer(NodeId(2));
+    one.hand_over(&two);
     two.until("leads", |status| status.settled).await;
     one.until("follows", |status| status.leader == Some(NodeId(2))).await;
     assert_eq!(
@@ -335,7 +342,7 @@ async fn a_log_of_nobody_and_an_entry_of_a_newer_version_are_refused() {
 }
 
 #[tokio::test]
-async fn standing_back_hides_the_priority_that_was_set() {
+async fn leadership_goes_where_the_leader_hands_it_whatever_the_priorities() {
     let fleet = Fleet::found();
     let one = fleet.run(NodeId(1));
     one.elect().await;
@@ -344,15 +351,12 @@ async fn standing_back_hides_the_priority_that_was_set() {
     for (running, priority) in [(&one, 200), (&two, 100), (&three, -1000)] {
         running.handle.set_priority(priority);
     }
-    // With the third voter gone, the leader's own vote decides: it refuses it to a lower priority.
+    // With the third voter gone, the leader's own vote decides.
     fleet.wire.lock().unwrap().remove(&NodeId(3));
-    one.handle.stand_back();
-    one.handle.set_priority(300);
-    one.handle.transfer(NodeId(2));
-    two.until("leads", |status| status.settled).await;
-    one.handle.restore_priority();
-    two.handle.transfer(NodeId(1));
-    one.until("leads again", |status| status.settled).await;
+    for (from, to) in [(&one, &two), (&two, &one)] {
+        from.hand_over(to);
+        to.until("leads", |status| status.settled).await;
+    }
     for running in [one, two, three] {
         running.stop();
     }

@@ -80,9 +80,18 @@ pub(super) fn asks_for<S: LogStore>(
             let (granted, _, _) = raft.prs().tally_votes();
             (joint || granted + 1 >= majority).then_some((own, message.term, true))
         }
-        MessageType::MsgTimeoutNow => Some((own, candidacy(raft.term, message), true)),
+        // An order that raft-rs would not follow must not be asked for: the lease counts the step as taken, in a term beyond the one that this
+        // node may be about to win, and would never hold there.
+        MessageType::MsgTimeoutNow if may_be_followed(raft, message) => {
+            Some((own, candidacy(raft.term, message), true))
+        }
         _ => None,
     }
+}
+
+/// Whether an order to campaign comes from the leader that this node follows, or could follow.
+fn may_be_followed<S: LogStore>(raft: &raft::Raft<S>, order: &Message) -> bool {
+    order.term > raft.term || (order.term == raft.term && raft.state != StateRole::Leader)
 }
 
 /// The term in which this node would campaign if it took a message now.
@@ -124,9 +133,20 @@ impl<S: LogStore> Node<S> {
                     && candidacy(own_term, &message) != term)
                     || (kind == MessageType::MsgRequestPreVoteResponse && own_term + 1 != term);
                 if !another {
+                    if kind == MessageType::MsgTimeoutNow {
+                        self.follow(&message);
+                    }
                     self.take(*message, effects);
                 }
             }
+        }
+    }
+
+    /// Gives up a campaign of this term in favour of one that the term's leader has ordered: raft-rs would rather ignore the order.
+    fn follow(&mut self, order: &Message) {
+        let raft = &mut self.raw.raft;
+        if raft.term == order.term && raft.state != StateRole::Leader {
+            raft.become_follower(order.term, order.from);
         }
     }
 

@@ -149,6 +149,12 @@ impl Fleet {
         assert!(self.view(id).settled, "node {id} was not elected: {:?}", self.view(id));
     }
 
+    /// Makes a leader hand over.
+    fn hand_over(&mut self, id: u64, to: u64) {
+        let term = self.view(id).term;
+        self.step(id, NodeInput::HandOver { term, to: NodeId(to) });
+    }
+
     fn propose(&mut self, id: u64, request: u64, text: &str) {
         self.step(id, NodeInput::Propose { request, data: text.as_bytes().to_vec() });
     }
@@ -321,7 +327,7 @@ fn an_order_to_campaign_at_once_waits_for_the_lease_too() {
     let mut fleet = Fleet::voters(3);
     fleet.elect(1);
     fleet.auto_pass = false;
-    fleet.step(1, NodeInput::Transfer { to: NodeId(2) });
+    fleet.hand_over(1, 2);
     fleet.settle();
     let gated = fleet.hosts[&2].gated.clone();
     assert_eq!(gated.len(), 1);
@@ -334,37 +340,87 @@ fn an_order_to_campaign_at_once_waits_for_the_lease_too() {
 }
 
 #[test]
-fn leadership_moves_to_a_lower_priority_once_the_leader_lowers_its_own() {
-    for (lowered, expected) in [(false, vec![]), (true, vec![2])] {
-        let mut fleet = Fleet::voters(3);
-        fleet.step(1, NodeInput::SetPriority(200));
-        fleet.step(2, NodeInput::SetPriority(100));
-        fleet.elect(1);
-        fleet.cut.insert(3);
-        if lowered {
-            fleet.step(1, NodeInput::SetPriority(-1000));
-        }
-        fleet.step(1, NodeInput::Transfer { to: NodeId(2) });
-        fleet.settle();
-        assert_eq!(fleet.leaders(), expected, "priority lowered: {lowered}");
+fn an_order_to_campaign_beats_the_old_leaders_priority_and_everybody_elses() {
+    let mut fleet = Fleet::voters(5);
+    for id in 1..=5 {
+        fleet.step(id, NodeInput::SetPriority(100 - i64::try_from(id).unwrap()));
     }
+    fleet.elect(1);
+    fleet.step(5, NodeInput::Campaign);
+    fleet.settle();
+    assert_eq!(fleet.leaders(), [1], "unasked, the least preferred is refused");
+    fleet.hand_over(1, 5);
+    fleet.settle();
+    assert_eq!(fleet.leaders(), [5]);
 }
 
 #[test]
-fn a_transfer_that_comes_to_nothing_is_given_up_and_proposals_go_on() {
+fn an_order_to_campaign_is_followed_by_a_node_that_asks_around_already() {
+    let mut fleet = Fleet::voters(3);
+    fleet.elect(1);
+    fleet.hand_over(1, 2);
+    fleet.cut.insert(2);
+    fleet.step(2, NodeInput::Campaign);
+    fleet.cut.clear();
+    fleet.settle();
+    assert_eq!(fleet.leaders(), [2]);
+    assert_eq!(fleet.view(2).term, 3);
+}
+
+#[test]
+fn an_order_that_comes_too_late_is_not_asked_about() {
+    let mut fleet = Fleet::voters(3);
+    fleet.elect(1);
+    let mut order = Message { from: 1, to: 2, term: 2, ..Message::default() };
+    order.set_msg_type(MessageType::MsgTimeoutNow);
+    // It has become a candidate of the next term on its own, and then its leader.
+    fleet.auto_pass = false;
+    fleet.step(2, NodeInput::Campaign);
+    for id in [1, 3, 2] {
+        fleet.settle();
+        let ticket = fleet.hosts[&id].gated.last().unwrap().ticket;
+        fleet.step(id, NodeInput::Pass(ticket));
+    }
+    fleet.hosts.get_mut(&2).unwrap().gated.clear();
+    fleet.step(2, NodeInput::Message(Box::new(order.clone())));
+    assert_eq!(fleet.hosts[&2].gated, [], "a candidate of term 3 asked for a term beyond it");
+    fleet.auto_pass = true;
+    for id in [1, 3] {
+        fleet.settle();
+        let ticket = fleet.hosts[&id].gated.last().unwrap().ticket;
+        fleet.step(id, NodeInput::Pass(ticket));
+    }
+    fleet.settle();
+    assert_eq!((fleet.leaders(), fleet.view(2).term), (vec![2], 3));
+    fleet.auto_pass = false;
+    fleet.step(2, NodeInput::Message(Box::new(order)));
+    assert_eq!(fleet.hosts[&2].gated, [], "a leader asked for a term beyond its own");
+    assert_eq!(fleet.leaders(), [2]);
+}
+
+#[test]
+fn a_hand_over_that_comes_to_nothing_ends_in_stepping_down() {
     let mut fleet = Fleet::voters(3);
     fleet.elect(1);
     fleet.cut.insert(2);
-    fleet.step(1, NodeInput::Transfer { to: NodeId(2) });
+    fleet.hand_over(1, 2);
     fleet.propose(1, 1, "refused");
     assert!(
         fleet.events(1).contains(&NodeEffect::Refused { request: 1, why: Refusal::Busy }),
-        "a proposal was taken during a transfer"
+        "a proposal was taken during a hand-over"
     );
-    fleet.pass_time(31);
-    fleet.propose(1, 2, "taken");
-    fleet.settle();
-    assert_eq!(fleet.state(3), ["taken"]);
+    fleet.pass_time(29);
+    assert_eq!(fleet.leaders(), [1]);
+    fleet.pass_time(2);
+    assert_eq!(fleet.leaders(), NOBODY);
+
+    // In favour of a node that does not vote, and in a term that is over.
+    fleet.cut.clear();
+    fleet.elect(3);
+    fleet.step(3, NodeInput::HandOver { term: 2, to: NodeId(1) });
+    assert_eq!(fleet.leaders(), [3]);
+    fleet.hand_over(3, 9);
+    assert_eq!(fleet.leaders(), NOBODY);
 }
 
 #[test]
@@ -490,7 +546,7 @@ fn a_joiner_learns_by_snapshot_and_votes_once_promoted() {
     fleet.change(1, 11, Change::Promote(NodeId(2)));
     fleet.pass_time(11);
     assert_eq!(fleet.view(2).voters, ids(&[1, 2]));
-    fleet.step(1, NodeInput::Transfer { to: NodeId(2) });
+    fleet.hand_over(1, 2);
     fleet.settle();
     assert_eq!(fleet.leaders(), [2]);
 }

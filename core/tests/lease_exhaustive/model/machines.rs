@@ -20,6 +20,7 @@ pub(super) enum Cause {
     Gate { candidate: u8, term: u8 },
     View { term: u8, leads: bool },
     Abdicate,
+    HandOver,
     Tick,
     Restart { term: u8 },
 }
@@ -35,6 +36,7 @@ impl Cause {
             Self::Timer => 4 << 16,
             Self::Abdicate => 5 << 16,
             Self::Tick => 6 << 16,
+            Self::HandOver => 7 << 16,
         }
     }
 }
@@ -100,6 +102,7 @@ impl Model {
             }
             Cause::Timer => Input::Timer,
             Cause::Abdicate => Input::Abdicate { successor: None },
+            Cause::HandOver => Input::Abdicate { successor: Some(id((node + 1) % DIRECTORS)) },
             Cause::View { term, leads } => {
                 let leader = Some(id(node)).filter(|_| leads);
                 Input::Raft(RaftView { term: term.into(), leader, settled: false })
@@ -129,7 +132,9 @@ impl Model {
                 Effect::StepDown { term } => {
                     outcome.steps_down = Some(u8::try_from(term).unwrap());
                 }
-                Effect::Drop(_)
+                // Its Raft leads on, until another does or it steps down: each at any moment.
+                Effect::HandOver { .. }
+                | Effect::Drop(_)
                 | Effect::Campaign
                 | Effect::Prepare { .. }
                 | Effect::Claim { .. }

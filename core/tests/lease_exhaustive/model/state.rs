@@ -141,6 +141,10 @@ pub(crate) enum Action {
     Timer(u8),
     Campaign(u8),
     Abdicate(u8),
+    /// A leader gives its lease up and leads on until it has handed over.
+    HandOver(u8),
+    /// A leader's Raft steps down by itself.
+    StepDown(u8),
     Crash(u8),
     /// The machine learns its Raft's view.
     Tell(u8),
