@@ -1,12 +1,17 @@
 //! The kernel's IPVS table, over the generic netlink family `IPVS`.
 
 mod codec;
+mod config;
+mod connections;
 mod socket;
+mod statistics;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use codec::{Attributes, Malformed};
+pub use config::{SyncDaemon, SyncRole, Timeouts};
+pub use connections::{Connection, Connections};
 use lvsmesh_core::plan::{
     Action, Counters, Destination, ServiceKey, ServiceSpec, Table, VirtualService,
 };
@@ -14,6 +19,7 @@ use neli::genl::{AttrTypeBuilder, NlattrBuilder};
 use neli::types::Buffer;
 use nix::errno::Errno;
 use socket::{ATTEMPTS, Failure, Request, Socket};
+pub use statistics::Statistics;
 
 use crate::TIMEOUT;
 use crate::error::{KernelError, describe};
@@ -32,7 +38,13 @@ enum Command {
     SetDest = 6,
     DelDest = 7,
     GetDest = 8,
+    NewDaemon = 9,
+    DelDaemon = 10,
+    GetDaemon = 11,
+    SetConfig = 12,
+    GetConfig = 13,
     GetInfo = 15,
+    Zero = 16,
 }
 
 /// The kernel's IPVS as a whole.
@@ -51,6 +63,10 @@ pub struct Listing {
     pub table: Table,
     /// Counters of each destination. Up to two seconds old: the kernel's estimator brings them up to date.
     pub counters: BTreeMap<(ServiceKey, SocketAddr), Counters>,
+    /// Statistics of each service.
+    pub services: BTreeMap<ServiceKey, Statistics>,
+    /// Statistics of each destination.
+    pub destinations: BTreeMap<(ServiceKey, SocketAddr), Statistics>,
 }
 
 /// A connection to the IPVS of the network namespace of the thread that opened it. Every request needs CAP_NET_ADMIN, reading too.
@@ -120,13 +136,14 @@ impl Ipvs {
         for answer in &services {
             let service = codec::decode_service(answer)
                 .map_err(|malformed| error(OPERATION, "IPVS services", malformed.into()))?;
-            let Some((key, spec)) = service else {
+            let Some((key, spec, statistics)) = service else {
                 tracing::debug!(
                     "an IPVS service of a protocol that is neither TCP, UDP nor SCTP is left out of the table"
                 );
                 continue;
             };
-            let destinations = self.list_destinations(key, &mut listing.counters).await?;
+            listing.services.insert(key, statistics);
+            let destinations = self.list_destinations(key, &mut listing).await?;
             listing.table.insert(key, VirtualService { spec, destinations });
         }
         Ok(listing)
@@ -135,7 +152,7 @@ impl Ipvs {
     async fn list_destinations(
         &mut self,
         key: ServiceKey,
-        counters: &mut BTreeMap<(ServiceKey, SocketAddr), Counters>,
+        listing: &mut Listing,
     ) -> Result<BTreeMap<SocketAddr, Destination>, KernelError> {
         const OPERATION: &str = "list";
         const OBJECT: &str = "IPVS destinations";
@@ -144,10 +161,11 @@ impl Ipvs {
         let answers = self.socket.list(&request).await.map_err(|f| error(OPERATION, OBJECT, f))?;
         let mut destinations = BTreeMap::new();
         for answer in &answers {
-            let (real, settings, counted) = codec::decode_destination(key, answer)
+            let (real, settings, counters, statistics) = codec::decode_destination(key, answer)
                 .map_err(|malformed| error(OPERATION, OBJECT, malformed.into()))?;
             destinations.insert(real, settings);
-            counters.insert((key, real), counted);
+            listing.counters.insert((key, real), counters);
+            listing.destinations.insert((key, real), statistics);
         }
         Ok(destinations)
     }

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, in its helpers too")]
 
 mod addresses;
+mod config;
 mod events;
 mod ipvs;
 mod ipvsadm;
