@@ -48,8 +48,8 @@ pub struct SyncDaemon {
     pub interface: String,
     /// 0 to 255. A backup takes what comes with its own id, and everything if its own is 0.
     pub sync_id: u32,
-    /// Bytes of one message. To start: 0 lets the kernel choose by the interface's MTU (1472 for a master on IPv4), and it raises or lowers
-    /// what does not fit. As listed: what it chose; 0 from kernels before Linux 4.3, which do not say.
+    /// Bytes of one message. To start: 0 lets the kernel choose (1472 for a master on IPv4, for a backup by the interface's MTU), and what is
+    /// too little or too much it raises or lowers. As listed: what it chose; 0 from kernels before Linux 4.3, which do not say.
     pub max_length: u16,
     /// The multicast group. To start: `None` is 224.0.0.81, and kernels before Linux 4.3 know no other. As listed: `None` only from those.
     pub group: Option<IpAddr>,

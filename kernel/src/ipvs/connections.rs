@@ -46,9 +46,12 @@ impl Connections {
     ///
     /// [`KernelError::IpvsMissing`] if the kernel has no IPVS.
     pub fn open() -> Result<Self, KernelError> {
-        let file = File::open(FILE).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => KernelError::IpvsMissing,
-            _ => KernelError::io(OPERATION, OBJECT, &error),
+        let file = File::open(FILE).map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                KernelError::IpvsMissing
+            } else {
+                KernelError::io(OPERATION, OBJECT, &error)
+            }
         })?;
         let mut lines = BufReader::with_capacity(1 << 16, file);
         // The names of the columns.

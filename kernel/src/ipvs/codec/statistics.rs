@@ -46,3 +46,59 @@ pub(super) fn decode(
         bytes_out_per_second: number(OUTBPS, "IPVS_STATS_ATTR_OUTBPS")?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Attributes, attribute, nest};
+    use super::*;
+
+    const KINDS: [(u16, &str); 2] = [(12, "STATS64"), (10, "STATS")];
+
+    /// Each statistic has its attribute's number, plus `more`; `narrow` ones have 32 bits.
+    fn stats(kind: u16, more: u64, narrow: &[u16]) -> neli::genl::Nlattr<u16, neli::types::Buffer> {
+        let inner = (1..=10).map(|number: u16| {
+            let value = more + u64::from(number);
+            match narrow.contains(&number) {
+                true => attribute(number, &u32::try_from(value).unwrap().to_ne_bytes()),
+                false => attribute(number, &value.to_ne_bytes()),
+            }
+        });
+        nest(kind, inner.collect())
+    }
+
+    fn numbered(more: u64) -> Statistics {
+        Statistics {
+            connections: more + 1,
+            packets_in: more + 2,
+            packets_out: more + 3,
+            bytes_in: more + 4,
+            bytes_out: more + 5,
+            connections_per_second: more + 6,
+            packets_in_per_second: more + 7,
+            packets_out_per_second: more + 8,
+            bytes_in_per_second: more + 9,
+            bytes_out_per_second: more + 10,
+        }
+    }
+
+    fn read(attributes: Attributes) -> Result<Statistics, Malformed> {
+        decode(&Fields(attributes), KINDS)
+    }
+
+    #[test]
+    fn the_wide_form_comes_before_the_narrow_one() {
+        let wide = stats(12, u64::MAX / 2, &[]);
+        let narrow = || stats(10, 100, &[1, 2, 3, 6, 7, 8, 9, 10]);
+        let both = [narrow(), wide].into_iter().collect();
+        assert_eq!(read(both), Ok(numbered(u64::MAX / 2)));
+        assert_eq!(read([narrow()].into_iter().collect()), Ok(numbered(100)));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let missing = |name: &str| Err(Malformed(format!("{name} is missing")));
+        assert_eq!(read(Attributes::new()), missing("STATS"));
+        let empty = [nest(12, vec![])].into_iter().collect();
+        assert_eq!(read(empty), missing("IPVS_STATS_ATTR_CONNS"));
+    }
+}
