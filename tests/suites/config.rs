@@ -1,5 +1,6 @@
 //! Timeouts, daemons and the counters' zero, as Linux and ipvsadm have them.
 
+use lvsmesh_core::model::Encapsulation;
 use lvsmesh_core::plan::{Action, Destination, Method};
 use lvsmesh_kernel::Errno;
 use lvsmesh_kernel::ipvs::{Ipvs, SyncDaemon, SyncRole, Timeouts};
@@ -107,7 +108,7 @@ fn ipvs_daemons_are_refused_by_name() {
 
         let key = tcp("192.0.2.100:80");
         ipvs.add_service(key, &spec("rr")).await.unwrap();
-        let tunnel = Destination { method: Method::Tunnel, ..routed(1) };
+        let tunnel = Destination { method: Method::Tunnel(Encapsulation::Ipip), ..routed(1) };
         let mixed = Action::AddDestination(key, at("[2001:db8::1]:80"), tunnel);
         ipvs.perform(&mixed).await.unwrap();
         refused("mixed families", ipvs.start_daemon(&master).await, Errno::EINVAL);

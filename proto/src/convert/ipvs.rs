@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use lvsmesh_core::model::Protocol;
+use lvsmesh_core::model::{Encapsulation, Protocol, TunnelChecksum};
 use lvsmesh_core::plan::{Destination, Method, ServiceKey, ServiceSpec, VirtualService};
 
 use crate::v1;
@@ -52,15 +52,31 @@ impl From<(&ServiceKey, &VirtualService)> for v1::IpvsService {
 impl From<(&SocketAddr, &Destination)> for v1::IpvsDestination {
     /// Without counters.
     fn from((real, settings): (&SocketAddr, &Destination)) -> Self {
+        let (tunnel_type, tunnel_port, checksum) = match settings.method {
+            Method::Tunnel(Encapsulation::Gue { port, checksum }) => (1, port, checksum),
+            Method::Tunnel(Encapsulation::Gre { checksum }) => (2, 0, checksum),
+            Method::Tunnel(Encapsulation::Ipip)
+            | Method::Masq
+            | Method::Local
+            | Method::Route
+            | Method::Bypass => (0, 0, TunnelChecksum::None),
+        };
         Self {
             address: real.ip().to_string(),
             port: u32::from(real.port()),
             method: match settings.method {
                 Method::Masq => 0,
                 Method::Local => 1,
-                Method::Tunnel => 2,
+                Method::Tunnel(_) => 2,
                 Method::Route => 3,
                 Method::Bypass => 4,
+            },
+            tunnel_type,
+            tunnel_port: u32::from(tunnel_port),
+            tunnel_flags: match checksum {
+                TunnelChecksum::None => 0,
+                TunnelChecksum::Csum => 1,
+                TunnelChecksum::Remcsum => 2,
             },
             weight: settings.weight,
             upper_threshold: settings.upper,
@@ -142,7 +158,7 @@ fn read_destination(wire: &v1::IpvsDestination) -> Result<(SocketAddr, Destinati
     let method = match wire.method {
         0 => Method::Masq,
         1 => Method::Local,
-        2 => Method::Tunnel,
+        2 => Method::Tunnel(encapsulation(wire)?),
         3 => Method::Route,
         4 => Method::Bypass,
         other => return Err(impossible("method", &format!("{other} is above 4"))),
@@ -154,6 +170,26 @@ fn read_destination(wire: &v1::IpvsDestination) -> Result<(SocketAddr, Destinati
         lower: wire.lower_threshold,
     };
     Ok((real, settings))
+}
+
+fn encapsulation(wire: &v1::IpvsDestination) -> Result<Encapsulation, Impossible> {
+    let checksum = match wire.tunnel_flags {
+        0 => TunnelChecksum::None,
+        1 => TunnelChecksum::Csum,
+        2 => TunnelChecksum::Remcsum,
+        other => return Err(impossible("tunnel_flags", &format!("{other} is above 2"))),
+    };
+    match (wire.tunnel_type, checksum) {
+        (0, _) => Ok(Encapsulation::Ipip),
+        (1, checksum) => {
+            Ok(Encapsulation::Gue { port: port("tunnel_port", wire.tunnel_port)?, checksum })
+        }
+        (2, TunnelChecksum::Remcsum) => {
+            Err(impossible("tunnel_flags", "a gre tunnel has no remote checksum offload"))
+        }
+        (2, checksum) => Ok(Encapsulation::Gre { checksum }),
+        (other, _) => Err(impossible("tunnel_type", &format!("{other} is above 2"))),
+    }
 }
 
 fn ip(field: &str, text: &str) -> Result<IpAddr, Impossible> {
@@ -187,7 +223,15 @@ mod tests {
             engine: Some("sip".into()),
         };
         let real = |last: u16| SocketAddr::new([0x2001, 0xdb8, 0, 0, 0, 0, 0, last].into(), 8080);
-        let methods = [Method::Masq, Method::Local, Method::Tunnel, Method::Route, Method::Bypass];
+        let tunnels = [
+            Encapsulation::Ipip,
+            Encapsulation::Gue { port: 6080, checksum: TunnelChecksum::Remcsum },
+            Encapsulation::Gue { port: 65_535, checksum: TunnelChecksum::None },
+            Encapsulation::Gre { checksum: TunnelChecksum::Csum },
+        ];
+        let methods = [Method::Masq, Method::Local, Method::Route, Method::Bypass]
+            .into_iter()
+            .chain(tunnels.map(Method::Tunnel));
         let destinations = (1..).zip(methods).map(|(number, method)| {
             let settings =
                 Destination { weight: u32::from(number), method, upper: 1000, lower: 800 };
@@ -233,6 +277,10 @@ mod tests {
             (with(|s| s.destinations[2].port = 65_536),     "destinations[2].port: 65536 is above the limit of 65535"),
             (with(|s| s.destinations[0].address.clear()),   "destinations[0].address: `` is not an IP address"),
             (with(|s| s.destinations[1].method = 5),        "destinations[1].method: 5 is above 4"),
+            (with(|s| s.destinations[4].tunnel_type = 3),   "destinations[4].tunnel_type: 3 is above 2"),
+            (with(|s| s.destinations[4].tunnel_flags = 3),  "destinations[4].tunnel_flags: 3 is above 2"),
+            (with(|s| s.destinations[5].tunnel_port = 65_536), "destinations[5].tunnel_port: 65536 is above the limit of 65535"),
+            (with(|s| s.destinations[7].tunnel_flags = 2),  "destinations[7].tunnel_flags: a gre tunnel has no remote checksum offload"),
             (with(|s| s.destinations[1] = s.destinations[0].clone()), "destinations[1]: [2001:db8::1]:8080 comes twice"),
         ];
         for (error, expected) in cases {
