@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use lvsmesh_core::model::Protocol;
-use lvsmesh_core::plan::{Owned, Raised, ServiceKey, Sysctl};
+use lvsmesh_core::plan::{Owned, Raised, ServiceKey, SyncDaemon, SyncRole, Sysctl, Timeout};
 use serde::{Deserialize, Serialize};
 
 /// Name of the record below the data directory.
@@ -149,6 +149,38 @@ struct Record {
     services: BTreeSet<Service>,
     addresses: BTreeSet<Address>,
     sysctls: BTreeMap<String, Value>,
+    /// Absent in records of earlier versions, as are the daemons.
+    #[serde(default)]
+    timeouts: BTreeMap<Kind, Value>,
+    #[serde(default)]
+    daemons: BTreeSet<Daemon>,
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Tcp,
+    TcpFin,
+    Udp,
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+enum Role {
+    Master,
+    Backup,
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(deny_unknown_fields)]
+struct Daemon {
+    role: Role,
+    interface: String,
+    sync_id: u32,
+    max_length: u16,
+    group: Option<IpAddr>,
+    port: u16,
+    ttl: u8,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -198,6 +230,19 @@ impl From<&Owned> for Record {
                 .iter()
                 .map(|(name, &Raised { before, ours })| (name.0.clone(), Value { before, ours }))
                 .collect(),
+            timeouts: owned
+                .timeouts
+                .iter()
+                .map(|(which, &Raised { before, ours })| {
+                    let kind = match which {
+                        Timeout::Tcp => Kind::Tcp,
+                        Timeout::TcpFin => Kind::TcpFin,
+                        Timeout::Udp => Kind::Udp,
+                    };
+                    (kind, Value { before, ours })
+                })
+                .collect(),
+            daemons: owned.daemons.iter().map(Daemon::from).collect(),
         }
     }
 }
@@ -212,7 +257,42 @@ impl From<Record> for Owned {
                 .into_iter()
                 .map(|(name, Value { before, ours })| (Sysctl(name), Raised { before, ours }))
                 .collect(),
+            timeouts: record
+                .timeouts
+                .into_iter()
+                .map(|(kind, Value { before, ours })| {
+                    let which = match kind {
+                        Kind::Tcp => Timeout::Tcp,
+                        Kind::TcpFin => Timeout::TcpFin,
+                        Kind::Udp => Timeout::Udp,
+                    };
+                    (which, Raised { before, ours })
+                })
+                .collect(),
+            daemons: record.daemons.into_iter().map(SyncDaemon::from).collect(),
         }
+    }
+}
+
+impl From<&SyncDaemon> for Daemon {
+    fn from(daemon: &SyncDaemon) -> Self {
+        let SyncDaemon { role, interface, sync_id, max_length, group, port, ttl } = daemon.clone();
+        let role = match role {
+            SyncRole::Master => Role::Master,
+            SyncRole::Backup => Role::Backup,
+        };
+        Self { role, interface, sync_id, max_length, group, port, ttl }
+    }
+}
+
+impl From<Daemon> for SyncDaemon {
+    fn from(daemon: Daemon) -> Self {
+        let Daemon { role, interface, sync_id, max_length, group, port, ttl } = daemon;
+        let role = match role {
+            Role::Master => SyncRole::Master,
+            Role::Backup => SyncRole::Backup,
+        };
+        Self { role, interface, sync_id, max_length, group, port, ttl }
     }
 }
 
@@ -274,6 +354,16 @@ mod tests {
                 Sysctl("net/ipv4/conf/all/arp_ignore".to_owned()),
                 Raised { before: 0, ours: 1 },
             )]),
+            timeouts: BTreeMap::from([(Timeout::TcpFin, Raised { before: 120, ours: 60 })]),
+            daemons: BTreeSet::from([SyncDaemon {
+                role: SyncRole::Backup,
+                interface: "eth0".to_owned(),
+                sync_id: 7,
+                max_length: 0,
+                group: Some([224, 0, 0, 81].into()),
+                port: 8848,
+                ttl: 1,
+            }]),
         }
     }
 
@@ -288,6 +378,17 @@ mod tests {
         record.store(&Owned::default()).unwrap();
         assert_eq!(record.load().unwrap(), Owned::default());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_version_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let record = OwnerRecord::below(directory.path());
+        let text = r#"{"version": 1, "services": [], "addresses": [{"interface": "lo", "address": "192.0.2.1"}], "sysctls": {}}"#;
+        fs::write(directory.path().join(FILE), text).unwrap();
+        let owned = record.load().unwrap();
+        assert_eq!(owned.addresses.len(), 1);
+        assert!(owned.timeouts.is_empty() && owned.daemons.is_empty());
     }
 
     #[test]

@@ -247,6 +247,7 @@ pub async fn teardown<K: Kernel>(
     let owned = record.load()?;
     let scope = Scope {
         ipvs: !owned.services.is_empty(),
+        globals: !owned.timeouts.is_empty() || !owned.daemons.is_empty(),
         sysctls: owned.sysctls.keys().cloned().collect(),
     };
     let observed = kernel.observe(&scope).await?;

@@ -7,6 +7,7 @@ pub mod address;
 pub mod globals;
 pub mod ipvs;
 pub mod order;
+pub mod restore;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -214,6 +215,44 @@ pub fn teardown(observed: &Observed, owned: &Owned) -> Plan {
         address::teardown(observed, owned, source),
         globals::diff(observed.globals.as_ref(), &WantedGlobals::default(), owned, source),
     )
+}
+
+impl Action {
+    /// Whether it is about the table: a service or a real server of one.
+    #[must_use]
+    pub const fn is_about_table(&self) -> bool {
+        match self {
+            Self::AddService(..)
+            | Self::SetService(..)
+            | Self::RemoveService(_)
+            | Self::AddDestination(..)
+            | Self::SetDestination(..)
+            | Self::RemoveDestination(..) => true,
+            Self::AddAddress { .. }
+            | Self::RemoveAddress { .. }
+            | Self::SetSysctl { .. }
+            | Self::SetTimeout { .. }
+            | Self::StartDaemon(_)
+            | Self::StopDaemon(_) => false,
+        }
+    }
+
+    /// Whether it goes to IPVS: about the table, or about IPVS as a whole.
+    #[must_use]
+    pub const fn is_about_ipvs(&self) -> bool {
+        match self {
+            Self::SetTimeout { .. } | Self::StartDaemon(_) | Self::StopDaemon(_) => true,
+            Self::AddService(..)
+            | Self::SetService(..)
+            | Self::RemoveService(_)
+            | Self::AddDestination(..)
+            | Self::SetDestination(..)
+            | Self::RemoveDestination(..)
+            | Self::AddAddress { .. }
+            | Self::RemoveAddress { .. }
+            | Self::SetSysctl { .. } => self.is_about_table(),
+        }
+    }
 }
 
 impl std::fmt::Display for Sysctl {

@@ -195,11 +195,16 @@ pub(crate) fn describe(action: &Action) -> (&'static str, String) {
             ("remove address", format!("{address} on {interface}"))
         }
         Action::SetSysctl { name, value } => ("set sysctl", format!("{} to {value}", name.0)),
+        Action::SetTimeout { which, seconds } => {
+            ("set IPVS timeout", format!("{} to {seconds} s", which.name()))
+        }
+        Action::StartDaemon(daemon) => ("start sync daemon", daemon.to_string()),
+        Action::StopDaemon(role) => ("stop sync daemon", role.to_string()),
     }
 }
 
 /// A service as ipvsadm names it: `TCP 192.0.2.1:80`, `FWM 7`, `FWM 8 IPv6`.
-struct Named(ServiceKey);
+pub(crate) struct Named(pub(crate) ServiceKey);
 
 impl std::fmt::Display for Named {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -5,9 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lvsmesh_core::model::Scheduler;
+use lvsmesh_core::plan::globals::Timeouts;
 use lvsmesh_core::plan::{
-    Action, Address, Destination, Method, Observed, ServiceKey, ServiceSpec, Sysctl, Table,
-    VirtualService,
+    Action, Address, Destination, Globals, Method, Observed, ServiceKey, ServiceSpec, SyncDaemon,
+    Sysctl, Table, VirtualService,
 };
 
 use crate::error::{Errno, KernelError, describe};
@@ -24,6 +25,8 @@ pub struct FakeKernel {
 pub struct FakeState {
     /// The IPVS table; `None`: a kernel without IPVS.
     pub table: Option<Table>,
+    /// Timeouts and daemons of IPVS.
+    pub globals: Globals,
     /// Network interfaces.
     pub interfaces: BTreeSet<String>,
     /// Their addresses.
@@ -59,11 +62,15 @@ pub struct Reads {
 
 impl FakeKernel {
     /// A kernel with IPVS, `lo` with its own addresses, the other `interfaces`, and for each of them, `all` and `default` the sysctls
-    /// `arp_ignore` and `arp_announce` at 0.
+    /// `arp_ignore` and `arp_announce` at 0; and the settings of IPVS at their defaults.
     #[must_use]
     pub fn new(interfaces: &[&str]) -> Self {
         let mut state = FakeState {
             table: Some(Table::new()),
+            globals: Globals {
+                timeouts: Timeouts { tcp: 900, tcp_fin: 120, udp: 300 },
+                daemons: vec![],
+            },
             interfaces: interfaces.iter().copied().chain(["lo"]).map(Into::into).collect(),
             addresses: BTreeSet::new(),
             sysctls: BTreeMap::new(),
@@ -85,13 +92,20 @@ impl FakeKernel {
                 state.sysctls.insert(Sysctl(format!("net/ipv4/conf/{interface}/{key}")), 0);
             }
         }
+        for setting in lvsmesh_core::model::ipvs::SETTINGS {
+            let name = Sysctl(format!("net/ipv4/vs/{}", setting.name));
+            state.sysctls.insert(name, setting.default);
+        }
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// The same kernel, without IPVS.
     #[must_use]
     pub fn without_ipvs(self) -> Self {
-        self.state().table = None;
+        let mut state = self.state();
+        state.table = None;
+        state.sysctls.retain(|name, _| !name.0.starts_with("net/ipv4/vs/"));
+        drop(state);
         self
     }
 
@@ -122,6 +136,7 @@ impl Kernel for FakeKernel {
         Ok(Observed {
             table: if what.ipvs { state.table.clone() } else { None },
             addresses: state.addresses.clone(),
+            globals: state.table.as_ref().filter(|_| what.globals).map(|_| state.globals.clone()),
             sysctls: what
                 .sysctls
                 .iter()
@@ -270,7 +285,46 @@ impl FakeState {
                 }
                 None => Err(Errno::ENOENT.into()),
             },
+            Action::SetTimeout { which, seconds } => {
+                self.table()?;
+                // 0 leaves it as it is (`ip_vs_set_timeout`).
+                if *seconds != 0 {
+                    *self.globals.timeouts.get_mut(*which) = *seconds;
+                }
+                Ok(())
+            }
+            Action::StartDaemon(daemon) => self.start_daemon(daemon),
+            Action::StopDaemon(role) => {
+                self.table()?;
+                let before = self.globals.daemons.len();
+                self.globals.daemons.retain(|daemon| daemon.role != *role);
+                if self.globals.daemons.len() == before { Err(Errno::ESRCH.into()) } else { Ok(()) }
+            }
         }
+    }
+
+    /// `start_sync_thread` (ip_vs_sync.c): a second one of a role is refused, the length is fitted.
+    fn start_daemon(&mut self, daemon: &SyncDaemon) -> Result<(), Refusal> {
+        let mixed = self.table()?.iter().any(|(key, service)| {
+            service.destinations.keys().any(|real| real.is_ipv6() != is_ipv6(*key))
+        });
+        if mixed {
+            return Err(Errno::EINVAL.into());
+        }
+        if !self.interfaces.contains(&daemon.interface) {
+            return Err(Errno::ENODEV.into());
+        }
+        if self.globals.daemons.iter().any(|running| running.role == daemon.role) {
+            return Err(Errno::EEXIST.into());
+        }
+        let mut running = daemon.clone();
+        running.max_length =
+            if running.max_length == 0 { 1472 } else { running.max_length.min(1472) };
+        running.group = running.group.or(Some([224, 0, 0, 81].into()));
+        running.port = if running.port == 0 { 8848 } else { running.port };
+        running.ttl = running.ttl.max(1);
+        self.globals.daemons.push(running);
+        Ok(())
     }
 
     fn table(&mut self) -> Result<&mut Table, Refusal> {

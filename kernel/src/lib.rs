@@ -42,6 +42,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Scope {
     /// The IPVS table; without it [`Observed::table`] is `None`.
     pub ipvs: bool,
+    /// What belongs to IPVS as a whole; without it [`Observed::globals`] is `None`.
+    pub globals: bool,
     /// These sysctls; one that does not exist is absent from [`Observed::sysctls`].
     pub sysctls: BTreeSet<Sysctl>,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lvsmesh_core::plan::{Action, Observed, ServiceKey, ServiceSpec, Table};
+use lvsmesh_core::plan::{Action, Globals, Observed, ServiceKey, ServiceSpec, Table};
 
 use crate::address::Addresses;
 use crate::error::{Errno, KernelError};
@@ -69,8 +69,19 @@ impl Kernel for Linux {
             Some(ipvs) => Some(ipvs.list().await?.table),
             None => None,
         };
+        let globals = if what.globals {
+            match self.present().await? {
+                Some(ipvs) => Some(Globals {
+                    timeouts: ipvs.timeouts().await?,
+                    daemons: ipvs.daemons().await?,
+                }),
+                None => None,
+            }
+        } else {
+            None
+        };
         let addresses = self.addresses.addresses().await?;
-        let mut observed = Observed { table, addresses, ..Observed::default() };
+        let mut observed = Observed { table, addresses, globals, ..Observed::default() };
         for name in &what.sysctls {
             if let Some(value) = sysctl::read(name)? {
                 observed.sysctls.insert(name.clone(), value);
@@ -86,7 +97,10 @@ impl Kernel for Linux {
             | Action::RemoveService(_)
             | Action::AddDestination(..)
             | Action::SetDestination(..)
-            | Action::RemoveDestination(..) => self.ipvs().await?.perform(action).await,
+            | Action::RemoveDestination(..)
+            | Action::SetTimeout { .. }
+            | Action::StartDaemon(_)
+            | Action::StopDaemon(_) => self.ipvs().await?.perform(action).await,
             Action::AddAddress { interface, address } => {
                 self.addresses.add(interface, *address).await
             }
@@ -99,9 +113,9 @@ impl Kernel for Linux {
 
     async fn perform_all(&mut self, actions: &[&Action]) -> Vec<Result<(), KernelError>> {
         let mut outcomes = Vec::with_capacity(actions.len());
-        for run in actions.chunk_by(|one, other| is_about_ipvs(one) == is_about_ipvs(other)) {
+        for run in actions.chunk_by(|one, other| one.is_about_ipvs() == other.is_about_ipvs()) {
             match run {
-                [first, ..] if is_about_ipvs(first) && self.ipvs().await.is_ok() => {
+                [first, ..] if first.is_about_ipvs() && self.ipvs().await.is_ok() => {
                     let ipvs = self.ipvs.as_mut().expect("it was opened above");
                     outcomes.extend(ipvs.perform_all(run).await);
                 }
@@ -130,20 +144,6 @@ impl Kernel for Linux {
         match self.present().await? {
             Some(ipvs) => ipvs.read(keys).await.map(Some),
             None => Ok(None),
-        }
-    }
-}
-
-fn is_about_ipvs(action: &Action) -> bool {
-    match action {
-        Action::AddService(..)
-        | Action::SetService(..)
-        | Action::RemoveService(_)
-        | Action::AddDestination(..)
-        | Action::SetDestination(..)
-        | Action::RemoveDestination(..) => true,
-        Action::AddAddress { .. } | Action::RemoveAddress { .. } | Action::SetSysctl { .. } => {
-            false
         }
     }
 }

@@ -45,12 +45,17 @@ pub fn interface(interface: &str, key: &str) -> Result<Sysctl, KernelError> {
 pub fn read(name: &Sysctl) -> Result<Option<i64>, KernelError> {
     const OPERATION: &str = "read sysctl";
 
-    let text = match fs::read_to_string(path(name, OPERATION)?) {
+    let (file, place) = placed(name);
+    let text = match fs::read_to_string(path(&file, OPERATION)?) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(KernelError::io(OPERATION, &name.0, &error)),
     };
-    match text.trim().parse() {
+    let number = match place {
+        None => text.trim(),
+        Some(place) => text.split_whitespace().nth(place).unwrap_or_default(),
+    };
+    match number.parse() {
         Ok(value) => Ok(Some(value)),
         Err(_) => Err(KernelError::Malformed {
             operation: OPERATION,
@@ -69,13 +74,36 @@ pub fn read(name: &Sysctl) -> Result<Option<i64>, KernelError> {
 pub fn write(name: &Sysctl, value: i64) -> Result<(), KernelError> {
     const OPERATION: &str = "set sysctl";
 
-    let path = path(name, OPERATION)?;
+    let (file, place) = placed(name);
+    let path = path(&file, OPERATION)?;
+    let text = match place {
+        None => format!("{value}\n"),
+        // The other number stays.
+        Some(place) => {
+            let text = fs::read_to_string(&path);
+            let text = text.map_err(|error| KernelError::io(OPERATION, &name.0, &error))?;
+            let mut numbers: Vec<String> = text.split_whitespace().map(ToOwned::to_owned).collect();
+            numbers.resize(numbers.len().max(place + 1), "0".to_owned());
+            numbers[place] = value.to_string();
+            numbers.join(" ")
+        }
+    };
     // Neither created nor truncated: a name that does not exist must stay an error.
     let outcome = fs::OpenOptions::new()
         .write(true)
         .open(path)
-        .and_then(|mut file| file.write_all(format!("{value}\n").as_bytes()));
+        .and_then(|mut file| file.write_all(text.as_bytes()));
     outcome.map_err(|error| KernelError::io(OPERATION, format!("{} to {value}", name.0), &error))
+}
+
+/// The file of a sysctl, and which of its numbers it is. The two of `sync_threshold` of IPVS go by two names, the second by `sync_period`
+/// (`sysctl_sync_threshold` and `sysctl_sync_period` in `ip_vs.h`).
+fn placed(name: &Sysctl) -> (Sysctl, Option<usize>) {
+    match name.0.as_str() {
+        "net/ipv4/vs/sync_threshold" => (name.clone(), Some(0)),
+        "net/ipv4/vs/sync_period" => (Sysctl("net/ipv4/vs/sync_threshold".to_owned()), Some(1)),
+        _ => (name.clone(), None),
+    }
 }
 
 /// Where a sysctl's file is. Names come from plans, and on leaving from a record on disk: none may lead elsewhere.

@@ -108,5 +108,8 @@ fn kind(action: &Action) -> &'static str {
         Action::AddAddress { .. } => "add_address",
         Action::RemoveAddress { .. } => "remove_address",
         Action::SetSysctl { .. } => "set_sysctl",
+        Action::SetTimeout { .. } => "set_timeout",
+        Action::StartDaemon(_) => "start_daemon",
+        Action::StopDaemon(_) => "stop_daemon",
     }
 }

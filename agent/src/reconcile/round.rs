@@ -10,6 +10,7 @@ use std::time::Duration;
 use lvsmesh_core::model::{Member, NodeId, Vip};
 use lvsmesh_core::placement::{NodePlan, place};
 use lvsmesh_core::plan::address::real_server_fault;
+use lvsmesh_core::plan::globals::WantedGlobals;
 use lvsmesh_core::plan::{Action, Observed, Op, Owned, Plan, diff};
 use lvsmesh_kernel::{Kernel, KernelError, Scope, ipvs_missing};
 
@@ -99,7 +100,7 @@ impl<K: Kernel> Rounds<K> {
     pub(super) fn stands(&self, applied: &Applied) -> bool {
         self.last.as_ref().is_some_and(|last| {
             last.plan.table == place(&applied.state, self.own, true).table
-                && !last.left.iter().any(is_about_table)
+                && !last.left.iter().any(Action::is_about_table)
         })
     }
 
@@ -257,10 +258,14 @@ impl<K: Kernel> Rounds<K> {
     }
 
     fn scope(&self, member: &Member, plan: &NodePlan) -> Scope {
-        let sysctls = plan.real_server.sysctls.keys().chain(self.owned.sysctls.keys());
+        let wanted = plan.real_server.sysctls.keys().chain(plan.director.sysctls.keys());
+        let globals = plan.director.globals != WantedGlobals::default()
+            || !self.owned.timeouts.is_empty()
+            || !self.owned.daemons.is_empty();
         Scope {
             ipvs: member.is_director() || !self.owned.services.is_empty(),
-            sysctls: sysctls.cloned().collect(),
+            globals,
+            sysctls: wanted.chain(self.owned.sysctls.keys()).cloned().collect(),
         }
     }
 
@@ -332,19 +337,5 @@ pub(super) fn explain(error: &KernelError) -> String {
     match error.hint() {
         Some(hint) => format!("{} ({hint})", line(error)),
         None => line(error),
-    }
-}
-
-fn is_about_table(action: &Action) -> bool {
-    match action {
-        Action::AddService(..)
-        | Action::SetService(..)
-        | Action::RemoveService(_)
-        | Action::AddDestination(..)
-        | Action::SetDestination(..)
-        | Action::RemoveDestination(..) => true,
-        Action::AddAddress { .. } | Action::RemoveAddress { .. } | Action::SetSysctl { .. } => {
-            false
-        }
     }
 }

@@ -59,9 +59,10 @@ fn author() -> String {
 }
 
 fn table(answer: &v1::ApplyResponse, dry_run: bool) -> String {
-    let v1::ApplyResponse { revision, unchanged, changes } = answer;
+    let v1::ApplyResponse { revision, unchanged, changes, warnings } = answer;
+    let warnings: String = warnings.iter().map(|line| format!("warning: {line}\n")).collect();
     if *unchanged {
-        return format!("revision {revision} says the same already; nothing changed\n");
+        return format!("revision {revision} says the same already; nothing changed\n{warnings}");
     }
     let mut text = match (dry_run, changes.len()) {
         (true, 1) => format!("1 change to revision {revision} (dry run, nothing changed):\n"),
@@ -74,7 +75,7 @@ fn table(answer: &v1::ApplyResponse, dry_run: bool) -> String {
     for change in changes {
         text += &format!("  {change}\n");
     }
-    text
+    text + &warnings
 }
 
 fn tree(answer: &v1::ApplyResponse, dry_run: bool) -> Value {
@@ -82,6 +83,7 @@ fn tree(answer: &v1::ApplyResponse, dry_run: bool) -> Value {
         ("revision", number(answer.revision)),
         ("unchanged", Value::Bool(answer.unchanged)),
         ("changes", texts(&answer.changes)),
+        ("warnings", texts(&answer.warnings)),
         ("dry_run", Value::Bool(dry_run)),
     ])
 }
@@ -92,7 +94,7 @@ mod tests {
 
     fn answer(unchanged: bool, changes: &[&str]) -> v1::ApplyResponse {
         let changes = changes.iter().map(|&change| change.to_owned()).collect();
-        v1::ApplyResponse { revision: 7, unchanged, changes }
+        v1::ApplyResponse { revision: 7, unchanged, changes, ..Default::default() }
     }
 
     #[test]
@@ -108,6 +110,8 @@ mod tests {
         );
         let two = answer(false, &["a: added", "b: removed"]);
         assert_eq!(table(&two, false), "revision 7: 2 changes\n  a: added\n  b: removed\n");
+        let warned = v1::ApplyResponse { warnings: vec!["x: beware".to_owned()], ..two };
+        assert!(table(&warned, false).ends_with("  b: removed\nwarning: x: beware\n"));
         for dry_run in [false, true] {
             let text = table(&answer(true, &[]), dry_run);
             assert_eq!(text, "revision 7 says the same already; nothing changed\n");
