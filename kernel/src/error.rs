@@ -199,7 +199,7 @@ pub(crate) fn describe(action: &Action) -> (&'static str, String) {
 }
 
 /// A service as ipvsadm names it: `TCP 192.0.2.1:80`, `FWM 7`, `FWM 8 IPv6`.
-struct Named(ServiceKey);
+pub(crate) struct Named(pub(crate) ServiceKey);
 
 impl std::fmt::Display for Named {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

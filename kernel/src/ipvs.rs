@@ -1,17 +1,23 @@
 //! The kernel's IPVS table, over the generic netlink family `IPVS`.
 
 mod codec;
+mod config;
+mod connections;
 mod socket;
+mod statistics;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use codec::{Attributes, Fields, Malformed, attribute};
+pub use config::{SyncDaemon, SyncRole, Timeouts};
+pub use connections::{Connection, Connections};
 use lvsmesh_core::plan::{
     Action, Counters, Destination, ServiceKey, ServiceSpec, Table, VirtualService,
 };
 use nix::errno::Errno;
 use socket::{ATTEMPTS, Failure, IN_FLIGHT, Request, Socket};
+pub use statistics::Statistics;
 
 use crate::TIMEOUT;
 use crate::error::{KernelError, describe};
@@ -32,7 +38,13 @@ enum Command {
     SetDest = 6,
     DelDest = 7,
     GetDest = 8,
+    NewDaemon = 9,
+    DelDaemon = 10,
+    GetDaemon = 11,
+    SetConfig = 12,
+    GetConfig = 13,
     GetInfo = 15,
+    Zero = 16,
 }
 
 /// The kernel's IPVS as a whole.
@@ -51,6 +63,10 @@ pub struct Listing {
     pub table: Table,
     /// Counters of each destination. Up to two seconds old: the kernel's estimator brings them up to date.
     pub counters: BTreeMap<(ServiceKey, SocketAddr), Counters>,
+    /// Statistics of each service.
+    pub services: BTreeMap<ServiceKey, Statistics>,
+    /// Statistics of each destination.
+    pub destinations: BTreeMap<(ServiceKey, SocketAddr), Statistics>,
 }
 
 /// A connection to the IPVS of the network namespace of the thread that opened it. Every request needs CAP_NET_ADMIN, reading too.
@@ -109,8 +125,10 @@ impl Ipvs {
     /// If a request is refused or unanswered, or the list changes during each of several readings. `ENOENT`: the module was unloaded since.
     pub async fn list(&mut self) -> Result<Listing, KernelError> {
         let mut listing = Listing::default();
-        for (key, spec) in self.services().await? {
-            let destinations = self.list_destinations(key, &mut listing.counters).await?;
+        let services = self.services_with_statistics().await?;
+        for (key, (spec, statistics)) in services {
+            listing.services.insert(key, statistics);
+            let destinations = self.list_destinations(key, &mut listing).await?;
             listing.table.insert(key, VirtualService { spec, destinations });
         }
         Ok(listing)
@@ -122,6 +140,13 @@ impl Ipvs {
     ///
     /// As [`list`](Self::list).
     pub async fn services(&mut self) -> Result<BTreeMap<ServiceKey, ServiceSpec>, KernelError> {
+        let services = self.services_with_statistics().await?;
+        Ok(services.into_iter().map(|(key, (spec, _))| (key, spec)).collect())
+    }
+
+    async fn services_with_statistics(
+        &mut self,
+    ) -> Result<BTreeMap<ServiceKey, (ServiceSpec, Statistics)>, KernelError> {
         const OBJECT: &str = "IPVS services";
 
         let request = self.request(Command::GetService, Attributes::new());
@@ -129,8 +154,8 @@ impl Ipvs {
         let mut services = BTreeMap::new();
         for answer in &answers {
             match codec::decode_service(answer).map_err(|f| error(LIST, OBJECT, f.into()))? {
-                Some((key, spec)) => {
-                    services.insert(key, spec);
+                Some((key, spec, statistics)) => {
+                    services.insert(key, (spec, statistics));
                 }
                 None => tracing::debug!(
                     "an IPVS service of a protocol that is neither TCP, UDP nor SCTP is left out of the table"
@@ -157,8 +182,9 @@ impl Ipvs {
             };
             let service = answers.first().map(codec::decode_service).transpose();
             match service.map_err(|malformed| error("read", &object, malformed.into()))?.flatten() {
-                Some((_, spec)) => {
-                    let destinations = self.list_destinations(key, &mut BTreeMap::new()).await?;
+                Some((_, spec, _)) => {
+                    let mut uncounted = Listing::default();
+                    let destinations = self.list_destinations(key, &mut uncounted).await?;
                     table.insert(key, VirtualService { spec, destinations });
                 }
                 None => {
@@ -173,7 +199,7 @@ impl Ipvs {
     async fn list_destinations(
         &mut self,
         key: ServiceKey,
-        counters: &mut BTreeMap<(ServiceKey, SocketAddr), Counters>,
+        listing: &mut Listing,
     ) -> Result<BTreeMap<SocketAddr, Destination>, KernelError> {
         const OBJECT: &str = "IPVS destinations";
 
@@ -181,10 +207,11 @@ impl Ipvs {
         let answers = self.socket.list(&request).await.map_err(|f| error(LIST, OBJECT, f))?;
         let mut destinations = BTreeMap::new();
         for answer in &answers {
-            let (real, settings, counted) = codec::decode_destination(key, answer)
+            let (real, settings, counters, statistics) = codec::decode_destination(key, answer)
                 .map_err(|malformed| error(LIST, OBJECT, malformed.into()))?;
             destinations.insert(real, settings);
-            counters.insert((key, real), counted);
+            listing.counters.insert((key, real), counters);
+            listing.destinations.insert((key, real), statistics);
         }
         Ok(destinations)
     }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use lvsmesh_core::model::Encapsulation;
+use lvsmesh_core::model::{Encapsulation, TunnelChecksum};
 use lvsmesh_core::plan::{Action, Destination, Method, ServiceKey, ServiceSpec};
 
 use crate::ipvs::{kinds_of_service, linux_with_ipvs, routed, spec, table, tcp};
@@ -83,9 +83,8 @@ fn ipvs_thresholds_and_weights_are_listed_by_ipvsadm() {
     });
 }
 
-/// Foreign tunnels of any kind are tunnels, and no reason to fail.
 #[test]
-fn ipvs_other_tunnels_are_read_as_tunnels() {
+fn ipvs_tunnels_of_every_kind_are_read_as_what_they_are() {
     namespace::run(|| async {
         ipvsadm(&["-A", "-t", "192.0.2.100:80", "-s", "rr"]);
         for line in [
@@ -96,8 +95,10 @@ fn ipvs_other_tunnels_are_read_as_tunnels() {
         }
         let mut kernel = linux_with_ipvs().await;
         let service = table(&mut kernel).await.remove(&tcp("192.0.2.100:80")).unwrap();
-        let tunnel = Destination { method: Method::Tunnel(Encapsulation::Ipip), ..routed(1) };
-        let expected = ["198.51.100.1:80", "198.51.100.2:80"].map(|real| (at(real), tunnel));
+        let tunnel = |kind| Destination { method: Method::Tunnel(kind), ..routed(1) };
+        let gue = Encapsulation::Gue { port: 6080, checksum: TunnelChecksum::Remcsum };
+        let gre = Encapsulation::Gre { checksum: TunnelChecksum::Csum };
+        let expected = [(at("198.51.100.1:80"), tunnel(gue)), (at("198.51.100.2:80"), tunnel(gre))];
         assert_eq!(service.destinations, expected.into_iter().collect());
     });
 }

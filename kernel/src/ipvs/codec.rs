@@ -8,7 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use lvsmesh_core::model::{Encapsulation, Protocol, TunnelChecksum};
 use lvsmesh_core::plan::{Counters, Destination, Method, ServiceKey, ServiceSpec};
 
-use super::Info;
+use super::{Info, Statistics};
+
+pub(super) mod config;
+mod statistics;
 
 #[cfg(test)]
 mod tests;
@@ -34,7 +37,9 @@ const SVC_SCHED_NAME: u16 = 6;
 const SVC_FLAGS: u16 = 7;
 const SVC_TIMEOUT: u16 = 8;
 const SVC_NETMASK: u16 = 9;
+const SVC_STATS: u16 = 10;
 const SVC_PE_NAME: u16 = 11;
+const SVC_STATS64: u16 = 12;
 
 // IPVS_DEST_ATTR_*
 const DEST_ADDR: u16 = 1;
@@ -53,8 +58,7 @@ const DEST_TUN_TYPE: u16 = 13;
 const DEST_TUN_PORT: u16 = 14;
 const DEST_TUN_FLAGS: u16 = 15;
 
-// IPVS_STATS_ATTR_*, IPVS_INFO_ATTR_*
-const STATS_CONNS: u16 = 1;
+// IPVS_INFO_ATTR_*
 const INFO_VERSION: u16 = 1;
 const INFO_CONN_TAB_SIZE: u16 = 2;
 
@@ -148,7 +152,7 @@ pub(super) fn encode_destination(
 /// Reads a service out of an answer. `None`: of a protocol that [`ServiceKey`] does not know, which neither ipvsadm nor keepalived makes.
 pub(super) fn decode_service(
     answer: &Attributes,
-) -> Result<Option<(ServiceKey, ServiceSpec)>, Malformed> {
+) -> Result<Option<(ServiceKey, ServiceSpec, Statistics)>, Malformed> {
     let service = Fields::nested(answer, CMD_ATTR_SERVICE, "IPVS_CMD_ATTR_SERVICE")?;
     let ipv6 = is_ipv6(service.u16(SVC_AF, "IPVS_SVC_ATTR_AF")?)?;
 
@@ -184,14 +188,18 @@ pub(super) fn decode_service(
             None => None,
         },
     };
-    Ok(Some((key, spec)))
+    let statistics = statistics::decode(
+        &service,
+        [(SVC_STATS64, "IPVS_SVC_ATTR_STATS64"), (SVC_STATS, "IPVS_SVC_ATTR_STATS")],
+    )?;
+    Ok(Some((key, spec, statistics)))
 }
 
 /// Reads a destination of the service `key` out of an answer.
 pub(super) fn decode_destination(
     key: ServiceKey,
     answer: &Attributes,
-) -> Result<(SocketAddr, Destination, Counters), Malformed> {
+) -> Result<(SocketAddr, Destination, Counters, Statistics), Malformed> {
     let fields = Fields::nested(answer, CMD_ATTR_DEST, "IPVS_CMD_ATTR_DEST")?;
     let ipv6 = match fields.get(DEST_ADDR_FAMILY) {
         Some(bytes) => is_ipv6(u16::from_ne_bytes(sized(bytes, "IPVS_DEST_ATTR_ADDR_FAMILY")?))?,
@@ -212,13 +220,17 @@ pub(super) fn decode_destination(
         upper: fields.u32(DEST_U_THRESH, "IPVS_DEST_ATTR_U_THRESH")?,
         lower: fields.u32(DEST_L_THRESH, "IPVS_DEST_ATTR_L_THRESH")?,
     };
+    let statistics = statistics::decode(
+        &fields,
+        [(DEST_STATS64, "IPVS_DEST_ATTR_STATS64"), (DEST_STATS, "IPVS_DEST_ATTR_STATS")],
+    )?;
     let counters = Counters {
         active: fields.u32(DEST_ACTIVE_CONNS, "IPVS_DEST_ATTR_ACTIVE_CONNS")?,
         inactive: fields.u32(DEST_INACT_CONNS, "IPVS_DEST_ATTR_INACT_CONNS")?,
         persistent: fields.u32(DEST_PERSIST_CONNS, "IPVS_DEST_ATTR_PERSIST_CONNS")?,
-        connections: decode_connections(&fields)?,
+        connections: statistics.connections,
     };
-    Ok((real, settings, counters))
+    Ok((real, settings, counters, statistics))
 }
 
 /// Reads the answer to `IPVS_CMD_GET_INFO`.
@@ -230,18 +242,6 @@ pub(super) fn decode_info(answer: &Attributes) -> Result<Info, Malformed> {
         version: (major, minor, patch),
         connection_table_size: fields.u32(INFO_CONN_TAB_SIZE, "IPVS_INFO_ATTR_CONN_TAB_SIZE")?,
     })
-}
-
-/// Connections scheduled: of 64 bits since Linux 4.1, which still sends the 32 bits too.
-fn decode_connections(destination: &Fields<'_>) -> Result<u64, Malformed> {
-    if let Some(bytes) = destination.get(DEST_STATS64) {
-        let stats = Fields::parse(bytes, "IPVS_DEST_ATTR_STATS64")?;
-        let bytes = stats.require(STATS_CONNS, "IPVS_STATS_ATTR_CONNS")?;
-        return Ok(u64::from_ne_bytes(sized(bytes, "IPVS_STATS_ATTR_CONNS")?));
-    }
-    let bytes = destination.require(DEST_STATS, "IPVS_DEST_ATTR_STATS")?;
-    let stats = Fields::parse(bytes, "IPVS_DEST_ATTR_STATS")?;
-    stats.u32(STATS_CONNS, "IPVS_STATS_ATTR_CONNS").map(u64::from)
 }
 
 fn encode_method(method: Method) -> u32 {

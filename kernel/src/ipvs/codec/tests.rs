@@ -51,20 +51,20 @@ const V4: ServiceKey = ServiceKey::Address {
 };
 const V6: ServiceKey = ServiceKey::Mark { ipv6: true, mark: 7 };
 
-fn bytes(hex: &str) -> Vec<u8> {
+pub(in crate::ipvs) fn bytes(hex: &str) -> Vec<u8> {
     hex.as_bytes()
         .chunks(2)
         .map(|digits| u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap())
         .collect()
 }
 
-fn recorded(hex: &str) -> Attributes {
+pub(in crate::ipvs) fn recorded(hex: &str) -> Attributes {
     let bytes = bytes(hex);
     Fields::parse(&bytes, "a recording").unwrap();
     Attributes::from(bytes.as_slice())
 }
 
-fn sent(attributes: &Attributes) -> Vec<u8> {
+pub(in crate::ipvs) fn sent(attributes: &Attributes) -> Vec<u8> {
     attributes.as_bytes().to_vec()
 }
 
@@ -80,21 +80,26 @@ fn persistent() -> ServiceSpec {
 
 #[test]
 fn recorded_services_are_what_ipvsadm_made() {
-    assert_eq!(decode_service(&recorded(V4_SERVICE)), Ok(Some((V4, persistent()))));
+    assert_eq!(
+        decode_service(&recorded(V4_SERVICE)),
+        Ok(Some((V4, persistent(), Statistics::default())))
+    );
 
     let plain =
         ServiceSpec { scheduler: "rr".into(), flags: 0, timeout: 0, netmask: 128, engine: None };
-    assert_eq!(decode_service(&recorded(V6_MARK)), Ok(Some((V6, plain))));
+    assert_eq!(decode_service(&recorded(V6_MARK)), Ok(Some((V6, plain, Statistics::default()))));
 }
 
 #[test]
 fn recorded_destinations_are_what_ipvsadm_made() {
-    let (real, settings, counters) = decode_destination(V4, &recorded(V4_DESTINATION)).unwrap();
+    let (real, settings, counters, statistics) =
+        decode_destination(V4, &recorded(V4_DESTINATION)).unwrap();
     assert_eq!(real, "198.51.100.1:80".parse().unwrap());
     let limited = Destination { weight: 3, method: Method::Route, upper: 1000, lower: 800 };
     assert_eq!((settings, counters), (limited, Counters::default()));
+    assert_eq!(statistics, Statistics::default());
 
-    let (real, settings, _) = decode_destination(V6, &recorded(V6_DESTINATION)).unwrap();
+    let (real, settings, ..) = decode_destination(V6, &recorded(V6_DESTINATION)).unwrap();
     assert_eq!(real, "[2001:db8::1]:0".parse().unwrap());
     let plain = Destination { weight: 1, method: Method::Route, upper: 0, lower: 0 };
     assert_eq!(settings, plain);
@@ -169,6 +174,7 @@ fn an_answer_that_lacks_something_is_refused_by_name() {
         assert_eq!(decode_destination(V4, &lacking(V4_DESTINATION, kind)), Err(expected));
     }
     // What old kernels do not send is no fault.
+    assert!(decode_service(&lacking(V4_SERVICE, SVC_STATS64)).is_ok());
     for kind in [DEST_ADDR_FAMILY, DEST_STATS64] {
         let answer = lacking(V4_DESTINATION, kind);
         assert!(decode_destination(V4, &answer).is_ok(), "without attribute {kind}");
