@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod context;
 pub mod control;
+mod ipvs;
 pub mod overview;
 pub mod peer;
 pub mod status;

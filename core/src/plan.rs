@@ -6,6 +6,7 @@
 pub mod address;
 pub mod ipvs;
 pub mod order;
+pub mod restore;
 pub mod table;
 #[cfg(test)]
 mod tests;

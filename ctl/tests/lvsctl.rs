@@ -47,6 +47,7 @@ struct Seen {
     calls: u32,
     traceparent: Option<String>,
     applied: Option<v1::ApplyRequest>,
+    zeroed: Vec<Option<v1::IpvsService>>,
 }
 
 impl Agent {
@@ -90,8 +91,19 @@ impl Control for Agent {
         request: Request<v1::StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
         let quorum = !matches!(self.mood, Mood::Alone);
-        let answer =
-            StatusResponse { fleet: "blue".into(), quorum, revision: 4, ..Default::default() };
+        let node = |(name, role): (&str, &str)| v1::NodeStatus {
+            name: name.into(),
+            roles: vec![role.into()],
+            ..Default::default()
+        };
+        let nodes = [("lvs-2", "director"), ("rs-1", "realserver"), ("lvs-1", "director")];
+        let answer = StatusResponse {
+            fleet: "blue".into(),
+            quorum,
+            revision: 4,
+            nodes: nodes.into_iter().map(node).collect(),
+            ..Default::default()
+        };
         self.take(request, answer).await
     }
 
@@ -131,6 +143,73 @@ impl Control for Agent {
         request: Request<v1::ListIpvsRequest>,
     ) -> Result<Response<v1::ListIpvsResponse>, Status> {
         self.take(request, v1::ListIpvsResponse::default()).await
+    }
+
+    type ListIpvsConnectionsStream =
+        Pin<Box<dyn Stream<Item = Result<v1::ListIpvsConnectionsResponse, Status>> + Send>>;
+
+    async fn list_ipvs_connections(
+        &self,
+        request: Request<v1::ListIpvsConnectionsRequest>,
+    ) -> Result<Response<Self::ListIpvsConnectionsStream>, Status> {
+        let node = request.get_ref().node.clone();
+        let connection = |client_port| v1::IpvsConnection {
+            protocol: "TCP".into(),
+            client_address: "192.0.2.9".into(),
+            client_port,
+            virtual_address: "192.0.2.1".into(),
+            virtual_port: 80,
+            destination_address: "192.0.2.3".into(),
+            destination_port: 80,
+            state: "ESTABLISHED".into(),
+            expires_seconds: 899,
+            ..v1::IpvsConnection::default()
+        };
+        let piece = |port| v1::ListIpvsConnectionsResponse {
+            node: node.clone(),
+            connections: vec![connection(port)],
+        };
+        let pieces = tokio_stream::iter([Ok(piece(1)), Ok(piece(2))]);
+        let answer: Self::ListIpvsConnectionsStream = Box::pin(pieces);
+        self.take(request, answer).await
+    }
+
+    async fn get_ipvs_config(
+        &self,
+        request: Request<v1::GetIpvsConfigRequest>,
+    ) -> Result<Response<v1::GetIpvsConfigResponse>, Status> {
+        let node = request.get_ref().node.clone();
+        let timeouts = Some(v1::IpvsConnectionTimeouts { tcp: 900, tcp_fin: 120, udp: 300 });
+        let daemons = vec![];
+        self.take(request, v1::GetIpvsConfigResponse { node, timeouts, daemons }).await
+    }
+
+    async fn zero_ipvs(
+        &self,
+        request: Request<v1::ZeroIpvsRequest>,
+    ) -> Result<Response<v1::ZeroIpvsResponse>, Status> {
+        let asked = request.get_ref().clone();
+        self.seen.lock().unwrap().zeroed.push(asked.service);
+        self.take(request, v1::ZeroIpvsResponse { node: asked.node }).await
+    }
+
+    async fn restore_ipvs(
+        &self,
+        request: Request<v1::RestoreIpvsRequest>,
+    ) -> Result<Response<v1::RestoreIpvsResponse>, Status> {
+        let asked = request.get_ref();
+        let answer = v1::RestoreIpvsResponse {
+            node: asked.node.clone(),
+            operations: asked.services.iter().map(|s| format!("add {}", s.address)).collect(),
+            kept: if asked.node == "full" {
+                vec!["tcp 192.0.2.1:80: stands".into()]
+            } else {
+                vec![]
+            },
+            failed: vec![],
+            standing: 0,
+        };
+        self.take(request, answer).await
     }
 
     async fn version(
@@ -360,6 +439,78 @@ async fn a_trace_is_carried_on() {
 
     assert_eq!(run(&["--insecure", "--endpoint", &agent, "version"]).await.code, 0);
     assert_eq!(seen.lock().unwrap().traceparent, None, "nobody asked for a trace");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_come_in_pieces_and_all_means_every_director() {
+    let (agent, seen) = start(Mood::Well).await;
+    let connection = ["--insecure", "--endpoint", &agent];
+    let ask = async |more: &[&str]| run(&[&connection[..], more].concat()).await;
+
+    let conns = ask(&["ipvs", "conns", "--node", "lvs-1"]).await;
+    let expected = "\
+IPVS connection entries
+pro expire state       source             virtual            destination
+TCP 14:59  ESTABLISHED 192.0.2.9:1        192.0.2.1:80       192.0.2.3:80
+TCP 14:59  ESTABLISHED 192.0.2.9:2        192.0.2.1:80       192.0.2.3:80
+";
+    assert_eq!((conns.code, conns.out.as_str()), (0, expected), "{}", conns.err);
+
+    let timeouts = ask(&["ipvs", "timeouts"]).await;
+    assert_eq!(timeouts.out, "Timeout (tcp tcpfin udp): 900 120 300\n");
+    let timeouts = ask(&["ipvs", "timeouts", "--all"]).await;
+    assert_eq!(
+        timeouts.out,
+        "lvs-1: Timeout (tcp tcpfin udp): 900 120 300\nlvs-2: Timeout (tcp tcpfin udp): 900 120 300\n"
+    );
+    let json = ask(&["ipvs", "stats", "--all", "-o", "json"]).await;
+    let answer: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(answer["nodes"].as_array().map(Vec::len), Some(2), "{answer}");
+    assert!(answer["merged"]["services"].is_array(), "{answer}");
+
+    let zeroed = ask(&["ipvs", "zero", "--all", "-f", "7"]).await;
+    assert_eq!(
+        zeroed.out,
+        "counters of node `lvs-1` are zero\ncounters of node `lvs-2` are zero\n"
+    );
+    let all = ask(&["ipvs", "zero", "--node", "lvs-1"]).await;
+    assert_eq!(all.code, 0, "{}", all.err);
+    let mark = v1::IpvsService { mark: 7, ..Default::default() };
+    assert_eq!(seen.lock().unwrap().zeroed, [Some(mark.clone()), Some(mark), None]);
+    for wrong in [["-t", "www:80"], ["-f", "0"]] {
+        let refused = ask(&[&["ipvs", "zero"], &wrong[..]].concat()).await;
+        assert_eq!(refused.code, 2, "{}", refused.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saved_table_is_restored_and_what_was_kept_is_told() {
+    let (agent, seen) = start(Mood::Well).await;
+    let connection = ["--insecure", "--endpoint", &agent, "ipvs", "restore", "-f"];
+    let (_directory, path) = file("-A -t 192.0.2.1:80 -s rr\n");
+    let restore = async |more: &[&str]| run(&[&connection[..], &[&path], more].concat()).await;
+
+    let restored = restore(&["--node", "lvs-1"]).await;
+    assert_eq!(
+        (restored.code, restored.out.as_str()),
+        (0, "add 192.0.2.1\nnode `lvs-1`: 1 added, 0 stood already\n"),
+        "{}",
+        restored.err
+    );
+    let shown = restore(&["--node", "lvs-1", "--dry-run"]).await;
+    assert_eq!((shown.code, shown.out.starts_with("would add 192.0.2.1\n")), (3, true));
+    let kept = restore(&["--node", "full"]).await;
+    assert_eq!(kept.code, 1);
+    assert!(kept.err.contains("tcp 192.0.2.1:80: stands"), "{}", kept.err);
+
+    let calls = seen.lock().unwrap().calls;
+    let (_directory, path) = file("-A -t 192.0.2.1:80\n-a -t 192.0.2.2:80 -r 192.0.2.3\n-C\n");
+    let faulty = run(&[&connection[..], &[&path, "--node", "lvs-1"]].concat()).await;
+    assert_eq!(faulty.code, 1);
+    for fault in ["line 2: its service was not added above", "line 3: only -A and -a"] {
+        assert!(faulty.err.contains(fault), "{}", faulty.err);
+    }
+    assert_eq!(seen.lock().unwrap().calls, calls, "nobody was asked");
 }
 
 #[tokio::test(flavor = "multi_thread")]

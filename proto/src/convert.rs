@@ -4,10 +4,12 @@
 //! core's alone ([`lvsmesh_core::document`]): its wire form is turned into the same tree as a YAML document, and read by the same code.
 
 mod desired;
+mod ipvs;
 mod log;
 mod status;
 
 pub use desired::Refused;
+pub use ipvs::Impossible;
 pub use log::{DecodeError, Entry, decode_entry, decode_snapshot, encode_entry, encode_snapshot};
 
 #[cfg(test)]

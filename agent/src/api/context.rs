@@ -138,6 +138,14 @@ impl Context {
         answers
     }
 
+    /// Who holds the VIPs, in its own words.
+    pub(super) async fn holder(&self) -> Option<NodeId> {
+        let answers = self.answers().await;
+        answers
+            .into_iter()
+            .find_map(|(id, answer)| answer.is_ok_and(|said| said.holding).then_some(id))
+    }
+
     /// Asks one member how it is.
     ///
     /// # Errors

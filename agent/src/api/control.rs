@@ -9,7 +9,6 @@ use lvsmesh_core::command::{Apply, Command, Outcome};
 use lvsmesh_core::model::{Document, NodeId};
 use lvsmesh_core::state::{self, State};
 use lvsmesh_proto::convert::Refused;
-use lvsmesh_proto::internal::v1::DumpIpvsRequest;
 use lvsmesh_proto::v1::control_server::Control;
 use lvsmesh_proto::v1::{self, StatusRequest, StatusResponse};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -19,8 +18,8 @@ use super::authority::Caller;
 use super::context::Context;
 use super::overview::overview;
 use super::peer::unexpected;
-use super::status::{CallError, one_line};
-use super::table;
+use super::status::CallError;
+use super::{ipvs, table};
 use crate::handover;
 use crate::writes::Errand;
 
@@ -230,42 +229,10 @@ impl ControlService {
         }
     }
 
-    async fn table(
-        &self,
-        request: Request<v1::ListIpvsRequest>,
-    ) -> Result<v1::ListIpvsResponse, CallError> {
-        let name = request.into_inner().node;
-        let state = self.context.applied();
-        let member = match name.as_str() {
-            "" => self.holder().await.and_then(|id| state.member(id)),
-            name => Some(
-                state
-                    .member_by_name(name)
-                    .ok_or_else(|| CallError::UnknownNode { name: name.to_owned() })?,
-            ),
-        };
-        let Some(member) = member.filter(|member| member.id != self.context.identity.id) else {
-            return table::read(&self.context).await;
-        };
-        let mut peer = self.context.links.peer(member.grpc);
-        match peer.dump_ipvs(DumpIpvsRequest {}).await {
-            Ok(response) => Ok(response.into_inner()),
-            Err(status) if status.code() == tonic::Code::FailedPrecondition => {
-                Err(CallError::Remote(Box::new(status)))
-            }
-            Err(status) => Err(CallError::Unreachable {
-                name: member.name.clone(),
-                address: member.grpc,
-                reason: one_line(&status),
-            }),
-        }
-    }
-
-    async fn holder(&self) -> Option<NodeId> {
-        let answers = self.context.answers().await;
-        answers
-            .into_iter()
-            .find_map(|(id, answer)| answer.is_ok_and(|said| said.holding).then_some(id))
+    /// What a call to one node needs besides its message.
+    fn errand<T>(request: &Request<T>, repeatable: bool) -> Errand {
+        let caller = request.extensions().get::<Caller>();
+        Errand::from_call(caller, request.metadata(), "", repeatable)
     }
 
     async fn overview(&self) -> StatusResponse {
@@ -438,7 +405,92 @@ impl Control for ControlService {
         &self,
         request: Request<v1::ListIpvsRequest>,
     ) -> Result<Response<v1::ListIpvsResponse>, Status> {
-        Ok(Response::new(self.table(request).await?))
+        let errand = Self::errand(&request, true);
+        let name = request.into_inner().node;
+        let answer = self.context.at_node(
+            &errand,
+            &name,
+            async || table::read(&self.context).await,
+            async |mut control, node| {
+                control.list_ipvs(errand.request(v1::ListIpvsRequest { node })).await
+            },
+        );
+        Ok(Response::new(answer.await?))
+    }
+
+    type ListIpvsConnectionsStream = ipvs::Pieces;
+
+    async fn list_ipvs_connections(
+        &self,
+        request: Request<v1::ListIpvsConnectionsRequest>,
+    ) -> Result<Response<Self::ListIpvsConnectionsStream>, Status> {
+        let errand = Self::errand(&request, true);
+        let name = request.into_inner().node;
+        let pieces = self.context.at_node(
+            &errand,
+            &name,
+            async || ipvs::connections(&self.context),
+            async |mut control, node| {
+                let request = errand.request(v1::ListIpvsConnectionsRequest { node });
+                let answer = control.list_ipvs_connections(request).await?;
+                Ok(answer.map(|pieces| -> ipvs::Pieces { pieces.boxed() }))
+            },
+        );
+        let stream = pieces.await?.take_until(self.context.stopping());
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn get_ipvs_config(
+        &self,
+        request: Request<v1::GetIpvsConfigRequest>,
+    ) -> Result<Response<v1::GetIpvsConfigResponse>, Status> {
+        let errand = Self::errand(&request, true);
+        let name = request.into_inner().node;
+        let answer = self.context.at_node(
+            &errand,
+            &name,
+            async || ipvs::config(&self.context).await,
+            async |mut control, node| {
+                control.get_ipvs_config(errand.request(v1::GetIpvsConfigRequest { node })).await
+            },
+        );
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn zero_ipvs(
+        &self,
+        request: Request<v1::ZeroIpvsRequest>,
+    ) -> Result<Response<v1::ZeroIpvsResponse>, Status> {
+        let errand = Self::errand(&request, false);
+        let message = request.into_inner();
+        let answer = self.context.at_node(
+            &errand,
+            &message.node,
+            async || ipvs::zero(&self.context, &errand, &message).await,
+            async |mut control, node| {
+                let message = v1::ZeroIpvsRequest { node, ..message.clone() };
+                control.zero_ipvs(errand.request(message)).await
+            },
+        );
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn restore_ipvs(
+        &self,
+        request: Request<v1::RestoreIpvsRequest>,
+    ) -> Result<Response<v1::RestoreIpvsResponse>, Status> {
+        let errand = Self::errand(&request, false);
+        let message = request.into_inner();
+        let answer = self.context.at_node(
+            &errand,
+            &message.node,
+            async || ipvs::bring_back(&self.context, &errand, &message).await,
+            async |mut control, node| {
+                let message = v1::RestoreIpvsRequest { node, ..message.clone() };
+                control.restore_ipvs(errand.request(message)).await
+            },
+        );
+        Ok(Response::new(answer.await?))
     }
 
     async fn version(

@@ -5,13 +5,11 @@ use lvsmesh_core::command::{Candidate, Command, Outcome, Readiness};
 use lvsmesh_core::model::NodeId;
 use lvsmesh_proto::internal::v1::peer_server::Peer;
 use lvsmesh_proto::internal::v1::{self as wire, JoinRequest, JoinResponse};
-use lvsmesh_proto::v1::ListIpvsResponse;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::authority::Caller;
 use super::context::Context;
 use super::status::{CallError, chain};
-use super::table;
 use crate::writes::Errand;
 
 /// The service.
@@ -165,12 +163,5 @@ impl Peer for PeerService {
         _: Request<wire::SelfRequest>,
     ) -> Result<Response<wire::SelfResponse>, Status> {
         Ok(Response::new(self.context.own()))
-    }
-
-    async fn dump_ipvs(
-        &self,
-        _: Request<wire::DumpIpvsRequest>,
-    ) -> Result<Response<ListIpvsResponse>, Status> {
-        Ok(Response::new(table::read(&self.context).await?))
     }
 }

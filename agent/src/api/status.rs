@@ -93,6 +93,14 @@ pub enum CallError {
         /// As asked.
         name: String,
     },
+    /// No such service.
+    #[error("node `{node}` has no IPVS service {service}")]
+    UnknownService {
+        /// As asked.
+        service: String,
+        /// The node.
+        node: String,
+    },
     /// No such revision.
     #[error(
         "revision {revision} is not kept: the current one is {current}, the oldest kept {oldest}"
@@ -173,6 +181,7 @@ impl CallError {
             | Self::Rejected(Rejection::OtherFleet { .. }) => Code::InvalidArgument,
             Self::Rejected(Rejection::Stale { .. }) => Code::Aborted,
             Self::UnknownNode { .. }
+            | Self::UnknownService { .. }
             | Self::UnknownRevision { .. }
             | Self::Rejected(Rejection::UnknownNode { .. }) => Code::NotFound,
             Self::Unfit { .. }
@@ -211,6 +220,9 @@ impl CallError {
             Self::UnknownNode { .. } | Self::Rejected(Rejection::UnknownNode { .. }) => {
                 Some("`lvsctl node list` names the nodes".to_owned())
             }
+            Self::UnknownService { .. } => {
+                Some("`lvsctl ipvs list` shows the services of a node".to_owned())
+            }
             Self::UnknownRevision { .. } => {
                 Some("`lvsctl history` lists the revisions that are kept".to_owned())
             }
@@ -246,6 +258,7 @@ impl CallError {
             | Self::Unconfirmed { quorum: true }
             | Self::Stopping
             | Self::UnknownNode { .. }
+            | Self::UnknownService { .. }
             | Self::UnknownRevision { .. }
             | Self::Unfit { .. }
             | Self::NobodyFit { .. }

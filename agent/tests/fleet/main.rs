@@ -240,7 +240,7 @@ async fn with_certificates_everybody_is_who_the_authority_says() {
 
     // Faults of a document are told one by one.
     let mut wrong = apply(2, None);
-    wrong.document.as_mut().unwrap().pools[0].real_servers[0].port = 70000;
+    wrong.document.as_mut().unwrap().pools[0].real_servers[0].port = Some(70000);
     wrong.document.as_mut().unwrap().services.push(v1::Service::default());
     let refused = agent::control(&two, Some(&ada)).apply(wrong).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
@@ -286,3 +286,78 @@ async fn an_agent_without_identity_names_init_and_join() {
 
 /// How long anything may take that these tests wait for. Generous: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Holds on any kernel: with IPVS that node's own answer comes, without it that node's own refusal.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_of_one_nodes_ipvs_is_answered_by_that_node() {
+    let fleet = Fleet::new("ipvs").await;
+    let mut one = fleet.first("n1", &["director"]).await;
+    let two = fleet.joined("n2", &["realserver"], &one).await;
+    two.until("both are known", |status| status.nodes.len() == 2).await;
+    let node = || "n1".to_owned();
+    let ask = async || {
+        let mut control = two.control();
+        let service = Some(v1::IpvsService { mark: 99, ..v1::IpvsService::default() });
+        [
+            control
+                .list_ipvs(v1::ListIpvsRequest { node: node() })
+                .await
+                .map(|answer| answer.into_inner().node),
+            control
+                .get_ipvs_config(v1::GetIpvsConfigRequest { node: node() })
+                .await
+                .map(|answer| answer.into_inner().node),
+            control
+                .zero_ipvs(v1::ZeroIpvsRequest { node: node(), service })
+                .await
+                .map(|answer| answer.into_inner().node),
+            control
+                .restore_ipvs(v1::RestoreIpvsRequest {
+                    node: node(),
+                    services: vec![],
+                    dry_run: true,
+                })
+                .await
+                .map(|answer| answer.into_inner().node),
+            match control
+                .list_ipvs_connections(v1::ListIpvsConnectionsRequest { node: node() })
+                .await
+            {
+                Ok(pieces) => pieces.into_inner().message().await.map(|piece| piece.unwrap().node),
+                Err(status) => Err(status),
+            },
+        ]
+    };
+    for (number, answer) in ask().await.into_iter().enumerate() {
+        match answer {
+            Ok(answered_by) => assert_eq!(answered_by, "n1", "call {number}"),
+            // That of a service that is not there, where there is IPVS.
+            Err(status) if status.code() == Code::NotFound => {
+                assert_eq!(status.message(), "node `n1` has no IPVS service fwmark 99");
+            }
+            Err(status) => {
+                assert_eq!(status.code(), Code::FailedPrecondition, "call {number}: {status}");
+                assert!(
+                    status.message().starts_with("node `n1` has no IPVS table: "),
+                    "call {number}: {status}"
+                );
+                assert!(status.metadata().get_bin("lvsmesh-hint-bin").is_some(), "{status}");
+            }
+        }
+    }
+
+    let nowhere = v1::GetIpvsConfigRequest { node: "n9".into() };
+    let refused = two.control().get_ipvs_config(nowhere).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "{refused}");
+    let mark = v1::IpvsService { mark: 99, port: 80, ..v1::IpvsService::default() };
+    let wrong = v1::ZeroIpvsRequest { node: node(), service: Some(mark) };
+    let refused = two.control().zero_ipvs(wrong).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+
+    one.kill();
+    for (number, answer) in ask().await.into_iter().enumerate() {
+        let status = answer.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "call {number}: {status}");
+        assert!(status.message().contains("node `n1` at "), "call {number}: {status}");
+    }
+}

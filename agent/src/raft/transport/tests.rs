@@ -66,13 +66,6 @@ impl Peer for Sink {
     ) -> Result<Response<wire::SelfResponse>, Status> {
         Err(Status::unimplemented(""))
     }
-
-    async fn dump_ipvs(
-        &self,
-        _: Request<wire::DumpIpvsRequest>,
-    ) -> Result<Response<lvsmesh_proto::v1::ListIpvsResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
 }
 
 /// One agent's Raft: thread, streams and server.
