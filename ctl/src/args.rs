@@ -1,9 +1,13 @@
 //! Arguments and their help; no behaviour.
 
+mod ipvs;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+
+pub(crate) use ipvs::{Ipvs, Listed, Named, Whose};
 
 use crate::output::Format;
 
@@ -74,7 +78,7 @@ pub(crate) enum Command {
     Get(Get),
     /// Show what the fleet is and does, on one screen.
     Status(Status),
-    /// Look at IPVS.
+    /// Look at IPVS, zero its counters, save and restore its table.
     #[command(subcommand)]
     Ipvs(Ipvs),
     /// Look at nodes, and take them out.
@@ -122,16 +126,6 @@ pub(crate) struct Status {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Ipvs {
-    /// Print a node's IPVS table as `ipvsadm -Ln` does.
-    List {
-        /// Whose; the holder's if not given.
-        #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
-        node: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum Node {
     /// List the nodes of the fleet.
     List,
@@ -167,7 +161,7 @@ impl Command {
             Self::Apply(_) => "apply",
             Self::Get(_) => "get",
             Self::Status(_) => "status",
-            Self::Ipvs(Ipvs::List { .. }) => "ipvs list",
+            Self::Ipvs(ipvs) => ipvs.name(),
             Self::Node(Node::List) => "node list",
             Self::Node(Node::Remove { .. }) => "node remove",
             Self::Failover(_) => "failover",

@@ -20,7 +20,7 @@ use crate::output::{Done, Format};
 /// Runs the command that the arguments name.
 pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
     let Args { connection, output, command } = args;
-    // What is wrong with a document is found without asking anybody.
+    // What is wrong with a document or a saved table is found without asking anybody.
     let document = match &command {
         Command::Apply(apply) => Some(apply::read(apply)?),
         Command::Get(_)
@@ -30,6 +30,17 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         | Command::Failover(_)
         | Command::History(_)
         | Command::Version => None,
+    };
+    let saved = match &command {
+        Command::Ipvs(Ipvs::Restore { file, .. }) => ipvs::read(file)?,
+        Command::Apply(_)
+        | Command::Get(_)
+        | Command::Status(_)
+        | Command::Ipvs(_)
+        | Command::Node(_)
+        | Command::Failover(_)
+        | Command::History(_)
+        | Command::Version => Vec::new(),
     };
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let config = config::load(&connection, home.as_deref())?;
@@ -42,7 +53,7 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         Command::Get(get) => get::run(&client, output, get.revision).await,
         Command::Status(status) if status.watch => status::watch(&client, format).await,
         Command::Status(_) => status::run(&client, format).await,
-        Command::Ipvs(Ipvs::List { node }) => ipvs::run(&client, format, node).await,
+        Command::Ipvs(command) => ipvs::run(&client, format, command, saved).await,
         Command::Node(Node::List) => node::list(&client, format).await,
         Command::Node(Node::Remove { name, yes }) => node::remove(&client, format, name, yes).await,
         Command::Failover(failover) => failover::run(&client, format, failover.to).await,

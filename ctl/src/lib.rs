@@ -14,6 +14,7 @@ mod client;
 mod command;
 mod config;
 mod failure;
+mod ipvsadm;
 mod manifest;
 mod output;
 mod render;

@@ -12,6 +12,13 @@ use crate::tree::Parsed;
 
 /// Reads the document in `path`, or on standard input if that is `-`.
 pub(crate) fn read(path: &Path) -> Result<Document, Failure> {
+    let (name, text) = text(path)?;
+    let tree = parse(&name, &text)?;
+    document::decode(&tree).map_err(|faults| Failure::faults(&name, &faults))
+}
+
+/// The text in `path`, or on standard input if that is `-`, with what messages call it.
+pub(crate) fn text(path: &Path) -> Result<(String, String), Failure> {
     let (name, text) = if path == Path::new("-") {
         let mut text = String::new();
         let read = std::io::stdin().lock().read_to_string(&mut text);
@@ -21,8 +28,7 @@ pub(crate) fn read(path: &Path) -> Result<Document, Failure> {
     };
     let text =
         text.map_err(|error| Failure::new(Exit::Failed, format!("cannot read {name}: {error}")))?;
-    let tree = parse(&name, &text)?;
-    document::decode(&tree).map_err(|faults| Failure::faults(&name, &faults))
+    Ok((name, text))
 }
 
 /// Reads YAML, of which JSON is a part. A key that is there twice stays in the tree, so that it is reported with all other faults.

@@ -1,59 +1,156 @@
-//! A node's IPVS table, byte for byte as `ipvsadm -Ln` (1.31) prints it, blanks at the ends of lines included.
+//! IPVS, byte for byte as ipvsadm 1.31 prints it with `-n`, blanks at the ends of lines included.
 
-use std::cmp::Ordering;
-use std::net::{IpAddr, Ipv4Addr};
+pub(crate) mod config;
+mod connections;
+mod number;
+mod order;
+mod save;
+mod tree;
 
-use lvsmesh_core::document::Value;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use lvsmesh_core::plan::ServiceSpec;
-use lvsmesh_proto::v1::{IpvsDestination, IpvsService, ListIpvsResponse};
+use lvsmesh_proto::v1::{IpvsDestination, IpvsService, IpvsStatistics, ListIpvsResponse};
 
-use crate::tree::{map, number};
+pub(crate) use connections::{connection_tree, connections};
+pub(crate) use save::save;
+pub(crate) use tree::tree;
+
+use number::counter;
+use order::{compare_destinations, compare_services, sorted};
 
 /// `IP_VS_SVC_F_SCHED1` to `3` of `<linux/ip_vs.h>`: what they mean depends on the scheduler.
 const SCHEDULER_FLAGS: [u32; 3] = [0x8, 0x10, 0x20];
 
+/// Which columns a listing has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum View {
+    /// `ipvsadm -Ln`.
+    Table,
+    /// `ipvsadm -Ln --thresholds`.
+    Thresholds,
+    /// `ipvsadm -Ln --persistent-conn`.
+    PersistentConnections,
+    /// `ipvsadm -Ln --tun-info`.
+    Tunnels,
+    /// `ipvsadm -Ln --stats`; with `--exact` if `exact`.
+    Statistics { exact: bool },
+    /// `ipvsadm -Ln --rate`; with `--exact` if `exact`.
+    Rates { exact: bool },
+}
+
+impl View {
+    /// The two lines that name the columns.
+    const fn headings(self) -> &'static str {
+        match self {
+            Self::Table => {
+                "Prot LocalAddress:Port Scheduler Flags\n  \
+                 -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n"
+            }
+            Self::Thresholds => {
+                "Prot LocalAddress:Port            Uthreshold Lthreshold ActiveConn InActConn \n  \
+                 -> RemoteAddress:Port\n"
+            }
+            Self::PersistentConnections => {
+                "Prot LocalAddress:Port            Weight    PersistConn ActiveConn InActConn \n  \
+                 -> RemoteAddress:Port\n"
+            }
+            Self::Tunnels => {
+                "Prot LocalAddress:Port Scheduler Flags\n  \
+                 -> RemoteAddress:Port           Forward TunnelInfo    Weight ActiveConn InActConn\n"
+            }
+            Self::Statistics { .. } => {
+                "Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes\n  \
+                 -> RemoteAddress:Port\n"
+            }
+            Self::Rates { .. } => {
+                "Prot LocalAddress:Port                 CPS    InPPS   OutPPS    InBPS   OutBPS\n  \
+                 -> RemoteAddress:Port\n"
+            }
+        }
+    }
+
+    /// The numbers of a line of counters; `None` in a view without.
+    fn counters(self, counted: Option<&IpvsStatistics>) -> Option<String> {
+        let counted = counted.copied().unwrap_or_default();
+        let (numbers, exact) = match self {
+            Self::Statistics { exact } => (
+                [
+                    counted.connections,
+                    counted.packets_in,
+                    counted.packets_out,
+                    counted.bytes_in,
+                    counted.bytes_out,
+                ],
+                exact,
+            ),
+            Self::Rates { exact } => (
+                [
+                    counted.connections_per_second,
+                    counted.packets_in_per_second,
+                    counted.packets_out_per_second,
+                    counted.bytes_in_per_second,
+                    counted.bytes_out_per_second,
+                ],
+                exact,
+            ),
+            Self::Table | Self::Thresholds | Self::PersistentConnections | Self::Tunnels => {
+                return None;
+            }
+        };
+        Some(numbers.map(|number| counter(number, exact)).concat())
+    }
+}
+
 /// The whole listing.
-pub(crate) fn listing(table: &ListIpvsResponse) -> String {
+pub(crate) fn listing(table: &ListIpvsResponse, view: View) -> String {
     let mut text = format!(
-        "IP Virtual Server version {} (size={})\n\
-         Prot LocalAddress:Port Scheduler Flags\n  \
-         -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n",
-        table.version, table.connection_table_size
+        "IP Virtual Server version {} (size={})\n{}",
+        table.version,
+        table.connection_table_size,
+        view.headings()
     );
     for service in sorted(&table.services, compare_services) {
-        text += &service_line(service);
+        text += &service_line(service, view);
         for destination in sorted(&service.destinations, compare_destinations) {
-            text += &destination_line(destination);
+            text += &destination_line(destination, view);
         }
     }
     text
 }
 
-fn service_line(service: &IpvsService) -> String {
-    let mut text = if service.mark == 0 {
+fn service_line(service: &IpvsService, view: View) -> String {
+    let (protocol, name) = if service.mark == 0 {
         let protocol = match service.protocol {
             6 => "TCP ",
             17 => "UDP ",
             132 => "SCTP",
             _ => "??? ",
         };
-        format!("{protocol} {}", endpoint(&service.address, service.port))
-    } else if service.ipv6 {
-        format!("FWM  {} IPv6", service.mark)
+        (protocol, endpoint(&service.address, service.port))
     } else {
-        format!("FWM  {}", service.mark)
+        // ipvsadm prints marks as signed numbers.
+        let family = if service.ipv6 { " IPv6" } else { "" };
+        ("FWM ", format!("{}{family}", service.mark.cast_signed()))
     };
-    text += &format!(" {}", service.scheduler);
+    match view.counters(service.statistics.as_ref()) {
+        Some(counters) => format!("{protocol} {name:<28}{counters}\n"),
+        None => format!("{protocol} {name} {}\n", settings(service)),
+    }
+}
+
+/// `wlc persistent 50 mask 255.255.255.0`.
+fn settings(service: &IpvsService) -> String {
+    let mut text = service.scheduler.clone();
     let flags = scheduler_flags(&service.scheduler, service.flags);
     if !flags.is_empty() {
         text += &format!(" ({})", flags.join(","));
     }
     if service.flags & ServiceSpec::PERSISTENT != 0 {
         text += &format!(" persistent {}", service.timeout);
-        if service.ipv6 && service.netmask != 128 {
-            text += &format!(" mask {}", service.netmask);
-        } else if !service.ipv6 && service.netmask != u32::MAX {
-            text += &format!(" mask {}", Ipv4Addr::from(service.netmask));
+        if let Some(mask) = mask(service) {
+            text += &format!(" mask {mask}");
         }
     }
     if !service.engine.is_empty() {
@@ -62,7 +159,15 @@ fn service_line(service: &IpvsService) -> String {
     if service.flags & ServiceSpec::ONE_PACKET != 0 {
         text += " ops";
     }
-    text + "\n"
+    text
+}
+
+/// The granularity of persistence, unless each client is taken by itself.
+fn mask(service: &IpvsService) -> Option<String> {
+    match service.ipv6 {
+        true => (service.netmask != 128).then(|| service.netmask.to_string()),
+        false => (service.netmask != u32::MAX).then(|| Ipv4Addr::from(service.netmask).to_string()),
+    }
 }
 
 fn scheduler_flags(scheduler: &str, flags: u32) -> Vec<&'static str> {
@@ -75,7 +180,7 @@ fn scheduler_flags(scheduler: &str, flags: u32) -> Vec<&'static str> {
     set.map(|(_, name)| name).collect()
 }
 
-fn destination_line(destination: &IpvsDestination) -> String {
+fn destination_line(destination: &IpvsDestination, view: View) -> String {
     let method = match destination.method {
         0 => "Masq",
         1 => "Local",
@@ -84,121 +189,57 @@ fn destination_line(destination: &IpvsDestination) -> String {
         4 => "Bypass",
         _ => "????",
     };
-    format!(
-        "  -> {:<28} {:<7} {:<6} {:<10} {:<10}\n",
-        endpoint(&destination.address, destination.port),
-        method,
-        destination.weight,
-        destination.active,
-        destination.inactive,
-    )
+    let mut text = format!("  -> {:<28}", endpoint(&destination.address, destination.port));
+    let IpvsDestination { weight, upper_threshold, lower_threshold, persistent, .. } = destination;
+    // Writing to a String does not fail.
+    let _ = match view {
+        View::Table => write!(text, " {method:<7} {weight:<6}"),
+        View::Thresholds => write!(text, " {upper_threshold:<10} {lower_threshold:<10}"),
+        View::PersistentConnections => write!(text, " {weight:<9} {persistent:<11}"),
+        View::Tunnels => write!(text, " {method:<7} {:<13} {weight:<6}", tunnel(destination)),
+        View::Statistics { .. } | View::Rates { .. } => Ok(()),
+    };
+    match view.counters(destination.statistics.as_ref()) {
+        Some(counters) => text + &counters + "\n",
+        None => {
+            let IpvsDestination { active, inactive, .. } = destination;
+            text + &format!(" {active:<10} {inactive:<10}\n")
+        }
+    }
+}
+
+/// `n/a`, `ipip`, `gue:6080:r+c`, `gre:-c`.
+fn tunnel(destination: &IpvsDestination) -> String {
+    // IP_VS_TUNNEL_ENCAP_FLAG_*
+    let checksum = match destination.tunnel_flags {
+        flags if flags & 1 != 0 => "+c",
+        flags if flags & 2 != 0 => "r+c",
+        _ => "-c",
+    };
+    match (destination.method, destination.tunnel_type) {
+        (2, 0) => "ipip".to_owned(),
+        (2, 1) => format!("gue:{}:{checksum}", destination.tunnel_port),
+        (2, 2) => format!("gre:{checksum}"),
+        (2, other) => format!("??? ({other})"),
+        _ => "n/a".to_owned(),
+    }
 }
 
 fn endpoint(address: &str, port: u32) -> String {
     match address.parse() {
-        Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
+        Ok(IpAddr::V6(address)) => format!("[{}]:{port}", six(address)),
         Ok(IpAddr::V4(_)) | Err(_) => format!("{address}:{port}"),
     }
 }
 
-/// As `ipvs_cmp_services` of ipvsadm's libipvs: mark, family, protocol, address, port.
-fn compare_services(a: &IpvsService, b: &IpvsService) -> Ordering {
-    difference(a.mark, b.mark)
-        .then(a.ipv6.cmp(&b.ipv6))
-        .then(a.protocol.cmp(&b.protocol))
-        .then_with(|| compare_addresses(&a.address, &b.address))
-        .then(a.port.cmp(&b.port))
-}
-
-/// As `ipvs_cmp_dests`.
-fn compare_destinations(a: &IpvsDestination, b: &IpvsDestination) -> Ordering {
-    compare_addresses(&a.address, &b.address).then(a.port.cmp(&b.port))
-}
-
-fn compare_addresses(a: &str, b: &str) -> Ordering {
-    let words = |text: &str| -> Vec<u32> {
-        match text.parse::<IpAddr>() {
-            Ok(IpAddr::V4(address)) => vec![address.to_bits()],
-            Ok(IpAddr::V6(address)) => {
-                let octets = address.octets();
-                let (words, _) = octets.as_chunks::<4>();
-                words.iter().map(|word| u32::from_be_bytes(*word)).collect()
-            }
-            Err(_) => vec![],
+/// As `inet_ntop`: an address below `::/96` ends in dots, as a mapped one does (RFC 4291 §2.5.5).
+fn six(address: Ipv6Addr) -> String {
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => {
+            format!("::{}", Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))
         }
-    };
-    let (a, b) = (words(a), words(b));
-    a.len().cmp(&b.len()).then_with(|| {
-        a.iter()
-            .zip(&b)
-            .map(|(a, b)| difference(*a, *b))
-            .find(|order| order.is_ne())
-            .unwrap_or(Ordering::Equal)
-    })
-}
-
-/// ipvsadm subtracts unsigned numbers and looks at the sign of the result, so that of two that are more than 2^31 apart the larger one comes
-/// first: 192.168.0.1 before 10.0.0.1.
-fn difference(a: u32, b: u32) -> Ordering {
-    a.wrapping_sub(b).cast_signed().cmp(&0)
-}
-
-/// A merge sort, as glibc's `qsort`. That order is not transitive, and the standard library's sorts may panic then.
-fn sorted<T>(items: &[T], compare: fn(&T, &T) -> Ordering) -> Vec<&T> {
-    if items.len() < 2 {
-        return items.iter().collect();
+        _ => address.to_string(),
     }
-    let (left, right) = items.split_at(items.len() / 2);
-    let (left, right) = (sorted(left, compare), sorted(right, compare));
-    let (mut left, mut right) = (left.into_iter().peekable(), right.into_iter().peekable());
-    let mut merged = Vec::with_capacity(items.len());
-    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
-        merged.extend(if compare(a, b).is_le() { left.next() } else { right.next() });
-    }
-    merged.extend(left);
-    merged.extend(right);
-    merged
-}
-
-/// The names are those of `ListIpvsResponse` in `control.proto`.
-pub(crate) fn tree(table: &ListIpvsResponse) -> Value {
-    let text = |text: &str| Value::Text(text.to_owned());
-    let destination = |destination: &IpvsDestination| {
-        map([
-            ("address", text(&destination.address)),
-            ("port", number(destination.port)),
-            ("method", number(destination.method)),
-            ("weight", number(destination.weight)),
-            ("active", number(destination.active)),
-            ("inactive", number(destination.inactive)),
-            ("persistent", number(destination.persistent)),
-            ("connections", number(destination.connections)),
-        ])
-    };
-    let service = |service: &IpvsService| {
-        let destinations = sorted(&service.destinations, compare_destinations);
-        map([
-            ("protocol", number(service.protocol)),
-            ("address", text(&service.address)),
-            ("port", number(service.port)),
-            ("mark", number(service.mark)),
-            ("ipv6", Value::Bool(service.ipv6)),
-            ("scheduler", text(&service.scheduler)),
-            ("flags", number(service.flags)),
-            ("timeout", number(service.timeout)),
-            ("netmask", number(service.netmask)),
-            ("engine", text(&service.engine)),
-            ("destinations", Value::List(destinations.into_iter().map(destination).collect())),
-            ("owned", Value::Bool(service.owned)),
-        ])
-    };
-    let services = sorted(&table.services, compare_services);
-    map([
-        ("node", text(&table.node)),
-        ("version", text(&table.version)),
-        ("connection_table_size", number(table.connection_table_size)),
-        ("services", Value::List(services.into_iter().map(service).collect())),
-    ])
 }
 
 #[cfg(test)]
