@@ -5,3 +5,4 @@
 mod ipvs_failover;
 mod ipvs_repair;
 mod ipvs_table;
+mod ipvs_views;

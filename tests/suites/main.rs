@@ -5,7 +5,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, in its helpers too")]
 
 mod addresses;
+mod config;
 mod events;
+mod golden;
 mod ipvs;
 mod ipvsadm;
 mod lease_plane;
