@@ -12,6 +12,8 @@ use crate::tls::Connector;
 
 /// More channels than this are not kept: the fleet's members change, and addresses that no member has any more are never asked for again.
 const MOST: usize = 1024;
+/// Longest answer: an IPVS table of a hundred thousand real servers with their counters has about 15 MiB.
+const LONGEST_ANSWER: usize = 64 << 20;
 
 /// One channel for each address that was asked for.
 #[derive(Clone, Debug)]
@@ -30,7 +32,7 @@ impl Links {
     /// What operators may ask the agent there.
     #[must_use]
     pub fn control(&self, address: SocketAddr) -> ControlClient<Channel> {
-        ControlClient::new(self.channel(address))
+        ControlClient::new(self.channel(address)).max_decoding_message_size(LONGEST_ANSWER)
     }
 
     /// What agents may ask the agent there.

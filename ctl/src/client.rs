@@ -14,6 +14,9 @@ use crate::tls::Certificates;
 /// An agent that has not answered the handshakes within this is down, or behind a broken link: the next one is asked.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Longest answer: a table of a hundred thousand real servers with their counters has about 15 MiB.
+const LONGEST_ANSWER: usize = 64 << 20;
+
 /// What may be done after a call that failed without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Repeat {
@@ -144,7 +147,11 @@ impl Client {
             connection = connection.tls_config(tls).map_err(failed)?;
         }
         match tokio::time::timeout(2 * CONNECT_TIMEOUT, connection.connect()).await {
-            Ok(connected) => connected.map(ControlClient::new).map_err(failed),
+            Ok(connected) => connected
+                .map(|channel| {
+                    ControlClient::new(channel).max_decoding_message_size(LONGEST_ANSWER)
+                })
+                .map_err(failed),
             Err(_) => Err(unreachable("no answer".into(), Exit::Failed)),
         }
     }

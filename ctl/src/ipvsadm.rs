@@ -47,7 +47,7 @@ fn read_line(line: &str, services: &mut Vec<IpvsService>) -> Result<(), String> 
     let command = words.next().unwrap_or_default();
     match command.as_str() {
         "-A" | "--add-service" => {
-            let service = service(Options::read(words)?)?;
+            let service = service(&Options::read(words)?)?;
             if services.iter().any(|other| same(other, &service)) {
                 return Err("this service was added above".to_owned());
             }
@@ -226,8 +226,8 @@ fn identity(options: &Options) -> Result<IpvsService, String> {
     })
 }
 
-fn service(options: Options) -> Result<IpvsService, String> {
-    let service = identity(&options)?;
+fn service(options: &Options) -> Result<IpvsService, String> {
+    let service = identity(options)?;
     let own = ["--scheduler", "--persistent", "--netmask", "--pe", "--sched-flags", "--ops"];
     options.only(&[&IDENTITY[..], &own].concat())?;
     let scheduler = options.get("--scheduler").unwrap_or("wlc").to_owned();
@@ -249,7 +249,7 @@ fn service(options: Options) -> Result<IpvsService, String> {
     Ok(IpvsService {
         flags,
         timeout: timeout.unwrap_or_default(),
-        netmask: netmask(&options, service.ipv6)?,
+        netmask: netmask(options, service.ipv6)?,
         engine: options.get("--pe").unwrap_or_default().to_owned(),
         scheduler,
         ..service

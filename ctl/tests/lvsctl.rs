@@ -179,7 +179,7 @@ impl Control for Agent {
         request: Request<v1::GetIpvsConfigRequest>,
     ) -> Result<Response<v1::GetIpvsConfigResponse>, Status> {
         let node = request.get_ref().node.clone();
-        let timeouts = Some(v1::IpvsTimeouts { tcp: 900, tcp_fin: 120, udp: 300 });
+        let timeouts = Some(v1::IpvsConnectionTimeouts { tcp: 900, tcp_fin: 120, udp: 300 });
         let daemons = vec![];
         self.take(request, v1::GetIpvsConfigResponse { node, timeouts, daemons }).await
     }

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use codec::{Attributes, Fields, Malformed, attribute};
+pub use config::{SyncDaemon, SyncRole, Timeouts};
 pub use connections::{Connection, Connections};
-pub use lvsmesh_core::plan::globals::Timeouts;
 use lvsmesh_core::plan::{
     Action, Counters, Destination, ServiceKey, ServiceSpec, Table, VirtualService,
 };
@@ -126,7 +126,8 @@ impl Ipvs {
     /// If a request is refused or unanswered, or the list changes during each of several readings. `ENOENT`: the module was unloaded since.
     pub async fn list(&mut self) -> Result<Listing, KernelError> {
         let mut listing = Listing::default();
-        for (key, (spec, statistics)) in self.list_services().await? {
+        let services = self.services_with_statistics().await?;
+        for (key, (spec, statistics)) in services {
             listing.services.insert(key, statistics);
             let destinations = self.list_destinations(key, &mut listing).await?;
             listing.table.insert(key, VirtualService { spec, destinations });
@@ -140,11 +141,11 @@ impl Ipvs {
     ///
     /// As [`list`](Self::list).
     pub async fn services(&mut self) -> Result<BTreeMap<ServiceKey, ServiceSpec>, KernelError> {
-        let services = self.list_services().await?;
+        let services = self.services_with_statistics().await?;
         Ok(services.into_iter().map(|(key, (spec, _))| (key, spec)).collect())
     }
 
-    async fn list_services(
+    async fn services_with_statistics(
         &mut self,
     ) -> Result<BTreeMap<ServiceKey, (ServiceSpec, Statistics)>, KernelError> {
         const OBJECT: &str = "IPVS services";
@@ -183,7 +184,8 @@ impl Ipvs {
             let service = answers.first().map(codec::decode_service).transpose();
             match service.map_err(|malformed| error("read", &object, malformed.into()))?.flatten() {
                 Some((_, spec, _)) => {
-                    let destinations = self.list_destinations(key, &mut Listing::default()).await?;
+                    let mut uncounted = Listing::default();
+                    let destinations = self.list_destinations(key, &mut uncounted).await?;
                     table.insert(key, VirtualService { spec, destinations });
                 }
                 None => {

@@ -99,7 +99,7 @@ pub(super) async fn config(context: &Context) -> Result<v1::GetIpvsConfigRespons
     let daemons = ipvs.daemons().await.map_err(failed)?;
     Ok(v1::GetIpvsConfigResponse {
         node: context.identity.name.clone(),
-        timeouts: Some(v1::IpvsTimeouts {
+        timeouts: Some(v1::IpvsConnectionTimeouts {
             tcp: timeouts.tcp,
             tcp_fin: timeouts.tcp_fin,
             udp: timeouts.udp,

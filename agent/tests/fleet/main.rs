@@ -240,7 +240,7 @@ async fn with_certificates_everybody_is_who_the_authority_says() {
 
     // Faults of a document are told one by one.
     let mut wrong = apply(2, None);
-    wrong.document.as_mut().unwrap().pools[0].real_servers[0].port = 70000;
+    wrong.document.as_mut().unwrap().pools[0].real_servers[0].port = Some(70000);
     wrong.document.as_mut().unwrap().services.push(v1::Service::default());
     let refused = agent::control(&two, Some(&ada)).apply(wrong).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");

@@ -110,7 +110,7 @@ async fn connections(
             whole.node = piece.node;
             whole.connections.extend(piece.connections);
         }
-        Ok(whole)
+        Ok::<_, Failure>(whole)
     };
     let tree = |answer: &v1::ListIpvsConnectionsResponse| {
         let connections = answer.connections.iter().map(render::connection_tree).collect();

@@ -16,7 +16,7 @@ impl Unheard {
         let done = Done::printed(text);
         if !self.0.is_empty() {
             let failure = Failure {
-                details: [&self.0, remarks].concat(),
+                details: [&self.0[..], remarks].concat(),
                 ..Failure::new(Exit::Failed, "not every director has answered")
             };
             return Done { complaint: failure.render(), exit: failure.exit, ..done };

@@ -37,7 +37,7 @@ fn daemon(daemon: &IpvsDaemon) -> String {
     text + ")\n"
 }
 
-/// The names are those of `IpvsTimeouts` in `control.proto`.
+/// The names are those of `IpvsConnectionTimeouts` in `control.proto`.
 pub(crate) fn timeouts_tree(config: &GetIpvsConfigResponse) -> Value {
     let timeouts = config.timeouts.unwrap_or_default();
     map([
@@ -70,7 +70,7 @@ pub(crate) fn daemons_tree(config: &GetIpvsConfigResponse) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use lvsmesh_proto::v1::IpvsTimeouts;
+    use lvsmesh_proto::v1::IpvsConnectionTimeouts;
 
     use super::*;
 
@@ -99,7 +99,7 @@ mod tests {
         };
         let config = GetIpvsConfigResponse {
             node: "lvs-1".into(),
-            timeouts: Some(IpvsTimeouts { tcp: 900, tcp_fin: 120, udp: 300 }),
+            timeouts: Some(IpvsConnectionTimeouts { tcp: 900, tcp_fin: 120, udp: 300 }),
             daemons: vec![master(), backup],
         };
         assert_eq!(timeouts(&config), "Timeout (tcp tcpfin udp): 900 120 300\n");

@@ -42,7 +42,7 @@ fn timeouts_are_laid_out_and_read_as_the_header_has_them() {
     assert_eq!(sent(&attributes), bytes(&layout));
     assert_eq!(decode_timeouts(&attributes), Ok(timeouts));
 
-    let without_udp = recorded(&layout[..32]);
+    let without_udp = Attributes::from(&attributes.as_bytes()[..16]);
     let missing = Malformed("IPVS_CMD_ATTR_TIMEOUT_UDP is missing".into());
     assert_eq!(decode_timeouts(&without_udp), Err(missing));
 }
