@@ -218,23 +218,29 @@ pub fn teardown(observed: &Observed, owned: &Owned) -> Plan {
 }
 
 impl Action {
-    /// Whether it is about the table: a service or a real server of one.
+    /// The service that it is about, if it is about the table.
     #[must_use]
-    pub const fn is_about_table(&self) -> bool {
+    pub const fn service(&self) -> Option<&ServiceKey> {
         match self {
-            Self::AddService(..)
-            | Self::SetService(..)
-            | Self::RemoveService(_)
-            | Self::AddDestination(..)
-            | Self::SetDestination(..)
-            | Self::RemoveDestination(..) => true,
+            Self::AddService(key, _)
+            | Self::SetService(key, _)
+            | Self::RemoveService(key)
+            | Self::AddDestination(key, ..)
+            | Self::SetDestination(key, ..)
+            | Self::RemoveDestination(key, _) => Some(key),
             Self::AddAddress { .. }
             | Self::RemoveAddress { .. }
             | Self::SetSysctl { .. }
             | Self::SetTimeout { .. }
             | Self::StartDaemon(_)
-            | Self::StopDaemon(_) => false,
+            | Self::StopDaemon(_) => None,
         }
+    }
+
+    /// Whether it is about the table: a service or a real server of one.
+    #[must_use]
+    pub const fn is_about_table(&self) -> bool {
+        self.service().is_some()
     }
 
     /// Whether it goes to IPVS: about the table, or about IPVS as a whole.

@@ -76,7 +76,7 @@ impl Control for Agent {
     ) -> Result<Response<v1::ApplyResponse>, Status> {
         self.seen.lock().unwrap().applied = Some(request.get_ref().clone());
         let changes = vec!["services/web: added".to_owned()];
-        self.take(request, v1::ApplyResponse { revision: 4, unchanged: false, changes }).await
+        self.take(request, v1::ApplyResponse { revision: 4, changes, ..Default::default() }).await
     }
 
     async fn get(

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use codec::{Attributes, Fields, Malformed, attribute};
-pub use config::{SyncDaemon, SyncRole, Timeouts};
 pub use connections::{Connection, Connections};
+pub use lvsmesh_core::plan::globals::Timeouts;
 use lvsmesh_core::plan::{
     Action, Counters, Destination, ServiceKey, ServiceSpec, Table, VirtualService,
 };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::{Duration, Instant};
 
-use lvsmesh_core::plan::{Action, Observed, Op, ServiceKey, ServiceSpec, Table, VirtualService};
+use lvsmesh_core::plan::{Observed, Op, ServiceKey, ServiceSpec, Table, VirtualService};
 use lvsmesh_kernel::{Kernel, KernelError, Scope};
 
 /// How much of the table a round reads before it plans. Addresses and sysctls are read in every round.
@@ -93,7 +93,7 @@ impl Memory {
         uncertain: bool,
     ) -> Result<Observed, KernelError> {
         let touched: BTreeSet<ServiceKey> =
-            ops.iter().filter_map(|op| service(&op.action)).copied().collect();
+            ops.iter().filter_map(|op| op.action.service()).copied().collect();
         let Some(mut table) =
             before.filter(|table| !uncertain && touched.len() <= SLICE.max(table.len() / 2))
         else {
@@ -159,17 +159,4 @@ async fn read<K: Kernel>(
     }
     table.extend(found);
     Ok(())
-}
-
-/// The service that an operation is about.
-fn service(action: &Action) -> Option<&ServiceKey> {
-    match action {
-        Action::AddService(key, _)
-        | Action::SetService(key, _)
-        | Action::RemoveService(key)
-        | Action::AddDestination(key, ..)
-        | Action::SetDestination(key, ..)
-        | Action::RemoveDestination(key, _) => Some(key),
-        Action::AddAddress { .. } | Action::RemoveAddress { .. } | Action::SetSysctl { .. } => None,
-    }
 }

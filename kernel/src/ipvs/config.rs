@@ -1,63 +1,13 @@
 //! What belongs to IPVS as a whole and not to a service: connection timeouts, the daemons that synchronise connections between directors,
 //! and the counters' zero.
 
-use std::net::IpAddr;
-
-use lvsmesh_core::plan::ServiceKey;
+use lvsmesh_core::plan::globals::Timeouts;
+use lvsmesh_core::plan::{ServiceKey, SyncDaemon, SyncRole};
 
 use super::codec::{self, Attributes, config as layout};
 use super::socket::Failure;
 use super::{Command, Ipvs, error};
 use crate::error::{KernelError, Named};
-
-/// How long an idle connection is remembered, in seconds: at most `INT_MAX / HZ`, which is 2147483 where the kernel ticks 1000 times a second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Timeouts {
-    /// An established TCP connection. The kernel starts with 900.
-    pub tcp: u32,
-    /// A TCP connection that was closed by one side. The kernel starts with 120.
-    pub tcp_fin: u32,
-    /// UDP. The kernel starts with 300.
-    pub udp: u32,
-}
-
-/// `IP_VS_STATE_*`: which half of the synchronisation a daemon does. One of each may run in a network namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SyncRole {
-    /// 1: tells others of this kernel's connections.
-    Master,
-    /// 2: takes in what a master tells.
-    Backup,
-}
-
-impl std::fmt::Display for SyncRole {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Master => "master",
-            Self::Backup => "backup",
-        })
-    }
-}
-
-/// A daemon that synchronises connections.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SyncDaemon {
-    /// Which half.
-    pub role: SyncRole,
-    /// The interface whose multicast it uses; at most 15 bytes.
-    pub interface: String,
-    /// 0 to 255. A backup takes what comes with its own id, and everything if its own is 0.
-    pub sync_id: u32,
-    /// Bytes of one message. To start: 0 lets the kernel choose (1472 for a master on IPv4, for a backup by the interface's MTU), and what is
-    /// too little or too much it raises or lowers. As listed: what it chose; 0 from kernels before Linux 4.3, which do not say.
-    pub max_length: u16,
-    /// The multicast group. To start: `None` is 224.0.0.81, and kernels before Linux 4.3 know no other. As listed: `None` only from those.
-    pub group: Option<IpAddr>,
-    /// UDP port. To start: 0 is 8848. As listed: 0 only from kernels before Linux 4.3.
-    pub port: u16,
-    /// Hops. To start: 0 is 1. As listed: 0 only from kernels before Linux 4.3.
-    pub ttl: u8,
-}
 
 impl Ipvs {
     /// Reads the connection timeouts of this network namespace.
