@@ -169,7 +169,10 @@ async fn what_an_operator_made_is_left_alone_and_shown() {
 #[tokio::test]
 async fn one_bad_object_does_not_stop_the_others() {
     let mut two = document();
-    two.services.push(lvsmesh_core::model::Service::new("other", "web", 81, "web"));
+    two.services.push(lvsmesh_core::model::Service {
+        listen: lvsmesh_core::model::Listen::Port { protocol: Protocol::Udp, port: 80 },
+        ..lvsmesh_core::model::Service::new("other", "web", 80, "web")
+    });
     let mut machine = Machine::new(LVS_1);
     machine.fleet = TestFleet::with(two);
     machine.kernel.fail(1, Errno::ENOENT);

@@ -12,8 +12,7 @@ fn services(count: u16) -> Document {
     document.services.clear();
     for at in 0..count {
         let port = 1000 + at;
-        let real_server =
-            |last| RealServer { address: IpAddr::from([10, 0, 0, last]), port, weight: 1 };
+        let real_server = |last| RealServer::new(IpAddr::from([10, 0, 0, last]), port, 1);
         let name = format!("s{at}");
         document.pools.push(Pool {
             name: name.clone(),
@@ -21,8 +20,7 @@ fn services(count: u16) -> Document {
             check: None,
             min_healthy: 0,
         });
-        let template = super::document().services.remove(0);
-        document.services.push(Service { pool: name.clone(), name, port, ..template });
+        document.services.push(Service::new(&name, "web", port, &name));
     }
     document
 }
