@@ -22,6 +22,8 @@ pub struct Document {
     pub vrrp_version: u8,
     /// With units.
     pub advert_interval: &'static str,
+    /// More of `fleet`, behind its name: `, ipvs: { connections: keep }`.
+    pub fleet: String,
     /// Pools and services, as YAML.
     pub rest: String,
 }
@@ -30,7 +32,7 @@ impl Document {
     /// A VIP and nothing behind it: what a kernel without IPVS can do.
     #[must_use]
     pub fn vip_alone() -> Self {
-        Self { vrrp_version: 2, advert_interval: "1s", rest: String::new() }
+        Self { vrrp_version: 2, advert_interval: "1s", fleet: String::new(), rest: String::new() }
     }
 
     /// The reference deployment, with a check that notices a dead page in about a second and `persistence` with its unit.
@@ -55,10 +57,10 @@ services:
     /// The whole text.
     #[must_use]
     pub fn yaml(&self) -> String {
-        let Self { vrrp_version, advert_interval, rest } = self;
+        let Self { vrrp_version, advert_interval, fleet, rest } = self;
         let auth = if *vrrp_version == 2 { ", auth: { pass: \"1111\" }" } else { "" };
         format!(
-            r"fleet: {{ name: {FLEET} }}
+            r"fleet: {{ name: {FLEET}{fleet} }}
 vips:
   - name: web
     addresses: [{VIP}]

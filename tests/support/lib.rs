@@ -4,7 +4,7 @@
 //!   Lab      namespaces, a switch between them, links that can be cut        netns, link, lab
 //!   Fleet    agents, certificates, lvsctl, on the nodes of a lab             pki, agent, ctl, fleet
 //!   peers    keepalived, a name server, an OTLP receiver                     process, peers
-//!   load     pages and their clients, one datagram a millisecond             pages, probe
+//!   load     pages and their clients, open connections, one datagram a millisecond  pages, connections, probe
 //!   truth    frames at the switch, route events and addresses in a node      capture, monitor, link
 //! ```
 //!
@@ -16,6 +16,7 @@
 
 pub mod agent;
 pub mod capture;
+pub mod connections;
 pub mod ctl;
 pub mod document;
 pub mod fleet;
