@@ -5,6 +5,7 @@
 
 mod director;
 mod explain;
+mod lookup;
 mod serving;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 
 pub use director::DirectorSide;
 pub use explain::{RealServerView, ServiceView, explain};
+use lookup::{Lookup, Names};
 
 use crate::model::{Document, Forwarding, Listen, Member, NodeId, Pool, RealServer, Service, Vip};
 use crate::plan::{Destination, Method, ServiceKey, ServiceSpec, Sysctl, Table, VirtualService};
@@ -61,14 +63,15 @@ pub fn place(state: &State, node: NodeId, holding: bool) -> NodePlan {
     let Some(member) = state.member(node) else {
         return NodePlan { revision, ..NodePlan::default() };
     };
-    let real_server = real_server_side(state, state.document(), member);
+    let mut lookup = Lookup::new(state);
+    let real_server = real_server_side(state, state.document(), &lookup.names, member);
     if !member.is_director() {
         return NodePlan { revision, real_server, ..NodePlan::default() };
     }
 
     let mut table = Table::new();
     for service in &state.document().services {
-        let Some(vip) = state.document().vip(&service.vip) else { continue };
+        let Some(vip) = lookup.names.vip(&service.vip) else { continue };
         for &address in &vip.addresses {
             // Forwarding for a VIP that is also on one's own `lo` sends packets round in circles, unless one holds it.
             if !holding && real_server.addresses.contains(&address) {
@@ -78,7 +81,7 @@ pub fn place(state: &State, node: NodeId, holding: bool) -> NodePlan {
                 key(service, address),
                 VirtualService {
                     spec: spec(service, address),
-                    destinations: destinations(state, service, address),
+                    destinations: destinations(&mut lookup, service, address),
                 },
             );
         }
@@ -113,12 +116,16 @@ pub fn standing(state: &State, node: NodeId) -> (u8, bool) {
 }
 
 /// What that member needs in order to answer for the services of a document, with the pools that sources have filled so far.
-fn real_server_side(state: &State, document: &Document, member: &Member) -> RealServerSide {
+fn real_server_side(
+    state: &State,
+    document: &Document,
+    names: &Names<'_>,
+    member: &Member,
+) -> RealServerSide {
     let mut addresses = BTreeSet::new();
     if member.is_real_server() {
         for service in &document.services {
-            let (Some(vip), Some(pool)) =
-                (document.vip(&service.vip), document.pool(&service.pool))
+            let (Some(vip), Some(pool)) = (names.vip(&service.vip), names.pool(&service.pool))
             else {
                 continue;
             };
@@ -180,12 +187,12 @@ fn spec(service: &Service, address: IpAddr) -> ServiceSpec {
 }
 
 fn destinations(
-    state: &State,
+    lookup: &mut Lookup<'_>,
     service: &Service,
     vip: IpAddr,
 ) -> BTreeMap<SocketAddr, Destination> {
-    let Some(pool) = state.document().pool(&service.pool) else { return BTreeMap::new() };
-    serving::assess(state, service, pool, vip)
+    let Some(pool) = lookup.names.pool(&service.pool) else { return BTreeMap::new() };
+    serving::assess(lookup, service, pool, vip)
         .into_iter()
         .filter(|verdict| verdict.serving)
         .map(|verdict| {

@@ -4,7 +4,7 @@
 
 mod changes;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::command::{
     Apply, Candidate, Command, Discovered, HealthChange, Outcome, Readiness, Rejection,
     RevisionSummary, SourceStatus,
 };
-use crate::model::{Discovery, Document, Member, NodeId, Pool, PoolSource};
+use crate::model::{Discovery, Document, Member, NodeId, Pool, PoolSource, RealServer};
 
 /// How many revisions are remembered, with their documents.
 pub const HISTORY: usize = 200;
@@ -448,7 +448,18 @@ impl State {
     /// Drops verdicts about real servers that nobody probes any more.
     fn forget_health(&mut self) {
         let mut health = std::mem::take(&mut self.health);
-        health.retain(|(pool, real_server), _| self.probes(pool, *real_server));
+        let down: BTreeSet<&str> = health.keys().map(|(pool, _)| pool.as_str()).collect();
+        let probed: BTreeSet<(String, SocketAddr)> = self
+            .document
+            .pools
+            .iter()
+            .filter(|pool| pool.check.is_some() && down.contains(pool.name.as_str()))
+            .flat_map(|pool| {
+                let listed = self.listed(pool).iter().map(RealServer::socket_addr);
+                listed.map(|real_server| (pool.name.clone(), real_server))
+            })
+            .collect();
+        health.retain(|key, _| probed.contains(key));
         self.health = health;
     }
 
@@ -457,13 +468,17 @@ impl State {
         let Some(pool) = self.document.pool(pool).filter(|pool| pool.check.is_some()) else {
             return false;
         };
-        let listed = match &pool.source {
-            PoolSource::Listed(listed) => listed.as_slice(),
-            PoolSource::Discovery(_) => self
-                .discovered(&pool.name)
-                .map_or(&[][..], |discovered| discovered.real_servers.as_slice()),
-        };
-        listed.iter().any(|listed| listed.socket_addr() == real_server)
+        self.listed(pool).iter().any(|listed| listed.socket_addr() == real_server)
+    }
+
+    /// The pool's real servers: as listed, or as its source said last.
+    fn listed<'a>(&'a self, pool: &'a Pool) -> &'a [RealServer] {
+        match &pool.source {
+            PoolSource::Listed(listed) => listed,
+            PoolSource::Discovery(_) => {
+                self.discovered(&pool.name).map_or(&[], |found| &found.real_servers)
+            }
+        }
     }
 }
 

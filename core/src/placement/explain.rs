@@ -1,8 +1,9 @@
 //! The same decisions in words.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::{key, serving};
+use super::{Lookup, key, serving};
 use crate::model::NodeName;
 use crate::plan::ServiceKey;
 use crate::state::State;
@@ -47,17 +48,20 @@ impl ServiceView {
 #[must_use]
 pub fn explain(state: &State) -> Vec<ServiceView> {
     let document = state.document();
+    let mut lookup = Lookup::new(state);
     let mut views = Vec::new();
     for service in &document.services {
-        let (Some(vip), Some(pool)) = (document.vip(&service.vip), document.pool(&service.pool))
+        let (Some(vip), Some(pool)) =
+            (lookup.names.vip(&service.vip), lookup.names.pool(&service.pool))
         else {
             continue;
         };
         let mut real_servers: Vec<RealServerView> = Vec::new();
+        let mut places: BTreeMap<SocketAddr, usize> = BTreeMap::new();
         for &address in &vip.addresses {
-            for verdict in serving::assess(state, service, pool, address) {
+            for verdict in serving::assess(&mut lookup, service, pool, address) {
                 let at = verdict.real_server.socket_addr();
-                let known = real_servers.iter_mut().find(|view| view.address == at);
+                let known = places.get(&at).and_then(|&place| real_servers.get_mut(place));
                 if let Some(view) = known {
                     if view.serving && !verdict.serving {
                         view.serving = false;
@@ -65,6 +69,7 @@ pub fn explain(state: &State) -> Vec<ServiceView> {
                     }
                     continue;
                 }
+                places.insert(at, real_servers.len());
                 real_servers.push(RealServerView {
                     address: at,
                     weight: verdict.real_server.weight,
@@ -77,7 +82,7 @@ pub fn explain(state: &State) -> Vec<ServiceView> {
         // What no address can use is shown all the same.
         for (place, real_server) in super::real_servers(state, pool).iter().enumerate() {
             let at = real_server.socket_addr();
-            if !real_servers.iter().any(|view| view.address == at) {
+            if !places.contains_key(&at) {
                 let version = if at.is_ipv6() { "IPv6" } else { "IPv4" };
                 let view = RealServerView {
                     address: at,

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::{forwarding, real_server_side, real_servers};
+use super::lookup::{Lookup, Reported};
+use super::{forwarding, real_servers};
 use crate::model::{Forwarding, Listen, Member, Pool, RealServer, Service};
-use crate::state::State;
 
 /// What is decided about one real server, for one VIP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(super) struct Verdict<'a> {
 /// `min_healthy` keeps as many of those as are missing, in the pool's order. Real servers of weight 0 count for nothing there: they get
 /// no new connections. One that was never probed is up.
 pub(super) fn assess<'a>(
-    state: &'a State,
+    lookup: &mut Lookup<'a>,
     service: &Service,
     pool: &'a Pool,
     vip: IpAddr,
@@ -33,6 +33,7 @@ pub(super) fn assess<'a>(
     let mut failed: Vec<usize> = Vec::new();
     let mut healthy = 0;
     let mut verdicts = Vec::new();
+    let state = lookup.state;
     let all = real_servers(state, pool);
     let native = |real_server: &RealServer| real_server.address.is_ipv6() == vip.is_ipv6();
     // The protocol of the synchronisation daemon cannot carry connections of two families, and the kernel refuses one beside the other.
@@ -44,9 +45,9 @@ pub(super) fn assess<'a>(
             continue;
         }
         let index = verdicts.len();
-        let node = manager(state, real_server.address);
+        let node = lookup.manager(real_server.address);
         let unready = unfit(service, forwarding, &real_server)
-            .or_else(|| node.and_then(|node| unready(state, node, vip)));
+            .or_else(|| node.and_then(|node| unready(lookup, node, vip)));
         let fault = state.health_fault(&pool.name, real_server.socket_addr());
         let reason = match (unready, fault) {
             (Some(unready), _) => Some(unready),
@@ -88,28 +89,23 @@ fn unfit(service: &Service, forwarding: Forwarding, real_server: &RealServer) ->
     })
 }
 
-/// The node whose address that is, if it may be a real server.
-fn manager(state: &State, address: IpAddr) -> Option<&Member> {
-    state.members().find(|member| member.is_real_server() && member.addresses.contains(&address))
-}
-
 /// Why the node is not ready to answer for the VIP; `None`: it is.
 ///
 /// A report about an earlier revision still vouches for the VIPs that this revision asks for as well: what was in place stays in place.
 /// Without this, adding a VIP would empty every pool until each node has reported again.
-fn unready(state: &State, node: &Member, vip: IpAddr) -> Option<String> {
+fn unready(lookup: &mut Lookup<'_>, node: &Member, vip: IpAddr) -> Option<String> {
     let name = &node.name;
-    let Some(report) = state.readiness(node.id) else {
+    let Some(report) = lookup.state.readiness(node.id) else {
         return Some(format!("{name}: no readiness report yet"));
     };
     if let Some(fault) = &report.fault {
         return Some(format!("{name}: {fault}"));
     }
-    let current = real_server_side(state, state.document(), node);
-    let vouched = report.digest == current.digest()
-        || state.history().rev().any(|revision| {
-            let earlier = real_server_side(state, &revision.document, node);
-            earlier.addresses.contains(&vip) && earlier.digest() == report.digest
-        });
-    (!vouched).then(|| format!("{name}: revision {} not confirmed yet", state.revision()))
+    let revision = lookup.state.revision();
+    let vouched = match lookup.reported(node, report.digest) {
+        Reported::Current => true,
+        Reported::Earlier(side) => side.addresses.contains(&vip),
+        Reported::Unknown => false,
+    };
+    (!vouched).then(|| format!("{name}: revision {revision} not confirmed yet"))
 }

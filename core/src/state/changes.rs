@@ -1,6 +1,6 @@
 //! What differs between two documents, in words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -42,19 +42,13 @@ impl Difference {
     }
 
     /// Values that left and came, then a change of order alone.
-    fn list<T: PartialEq>(
-        &mut self,
-        name: &str,
-        old: &[T],
-        new: &[T],
-        show: impl Fn(&T) -> String,
-    ) {
+    fn list<T: Ord>(&mut self, name: &str, old: &[T], new: &[T], show: impl Fn(&T) -> String) {
         let before = self.0.len();
-        let missing = |from: &[T], other: &T| !from.contains(other);
-        for gone in old.iter().filter(|value| missing(new, value)) {
+        let (had, has): (BTreeSet<&T>, BTreeSet<&T>) = (old.iter().collect(), new.iter().collect());
+        for gone in old.iter().filter(|value| !has.contains(value)) {
             self.0.push(format!("{name} {} removed", show(gone)));
         }
-        for come in new.iter().filter(|value| missing(old, value)) {
+        for come in new.iter().filter(|value| !had.contains(value)) {
             self.0.push(format!("{name} {} added", show(come)));
         }
         if before == self.0.len() && old != new {
@@ -78,17 +72,21 @@ fn objects<T: PartialEq>(
     lines: &mut Vec<String>,
 ) {
     let before = lines.len();
-    let find = |among: &[T], wanted: &T| among.iter().position(|other| name(other) == name(wanted));
-    for gone in old.iter().filter(|object| find(new, object).is_none()) {
+    let had: BTreeMap<&String, &T> = old.iter().map(|object| (name(object), object)).collect();
+    let has: BTreeSet<&String> = new.iter().map(&name).collect();
+    for gone in old.iter().filter(|object| !has.contains(name(object))) {
         lines.push(format!("{kind}/{}: removed", name(gone)));
     }
     for object in new {
-        let Some(was) = find(old, object) else {
+        let Some(&was) = had.get(name(object)) else {
             lines.push(format!("{kind}/{}: added", name(object)));
             continue;
         };
+        if was == object {
+            continue;
+        }
         let mut difference = Difference::default();
-        differ(&old[was], object, &mut difference);
+        differ(was, object, &mut difference);
         difference.into_line(&format!("{kind}/{}", name(object)), lines);
     }
     if before == lines.len() && old != new {
@@ -141,9 +139,10 @@ fn pool(old: &Pool, new: &Pool, difference: &mut Difference) {
 }
 
 fn real_servers(old: &[RealServer], new: &[RealServer], difference: &mut Difference) {
+    let had: BTreeMap<_, _> = old.iter().map(|server| (server.socket_addr(), server)).collect();
     for server in new {
         let at = server.socket_addr();
-        if let Some(was) = old.iter().find(|other| other.socket_addr() == at) {
+        if let Some(&was) = had.get(&at).filter(|was| **was != server) {
             difference.field(&format!("real server {at} weight"), was.weight, server.weight);
             for (name, old, new) in [
                 ("upper_threshold", was.upper_threshold, server.upper_threshold),
