@@ -98,7 +98,7 @@ fn ipvs_daemons_are_refused_by_name() {
         let one = SyncDaemon { group: Some([10, 0, 0, 1].into()), ..master.clone() };
         refused("no multicast address", ipvs.start_daemon(&one).await, Errno::EINVAL);
         let long = SyncDaemon { interface: "sixteen-letters-".into(), ..master.clone() };
-        refused("a name too long", ipvs.start_daemon(&long).await, Errno::ERANGE);
+        refused("a name too long", ipvs.start_daemon(&long).await, Errno::EINVAL);
 
         ipvs.start_daemon(&master).await.unwrap();
         let error = ipvs.start_daemon(&master).await.unwrap_err();

@@ -66,9 +66,9 @@ impl Ipvs {
     ///
     /// # Errors
     ///
-    /// `EEXIST` if one of that role runs; `ENODEV` without such an interface; `EINVAL` if the group is no multicast address or the interface
-    /// has no address to send from, and as long as there is a destination of another family than its service (the protocol cannot carry
-    /// those connections); `ERANGE` for a name of more than 15 bytes.
+    /// `EEXIST` if one of that role runs; `ENODEV` without such an interface; `EINVAL` if the group is no multicast address, for an interface's
+    /// name of more than 15 bytes, and as long as there is a destination of another family than its service (the protocol cannot carry those
+    /// connections).
     pub async fn start_daemon(&mut self, daemon: &SyncDaemon) -> Result<(), KernelError> {
         let object = format!("{} sync daemon on {}", daemon.role, daemon.interface);
         let request = self.request(Command::NewDaemon, layout::encode_daemon(daemon));
