@@ -23,6 +23,22 @@ fn the_reference_deployment_is_a_document() {
     assert_eq!(decode(&encode(&document)), Ok(document));
 }
 
+#[test]
+fn every_example_is_a_document() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        let parsed: serde_json::Value =
+            serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let document = decode(&tree(&parsed));
+        let document = document.unwrap_or_else(|faults| panic!("{}: {faults:?}", path.display()));
+        assert_eq!(Document::try_from(v1::Document::from(&document)), Ok(document));
+        seen += 1;
+    }
+    assert!(seen >= 4, "{seen} in {}", directory.display());
+}
+
 fn reference() -> Document {
     let seconds = Duration::from_secs;
     let server = |last| RealServer::new(IpAddr::from([192, 168, 3, last]), 80, 3);
