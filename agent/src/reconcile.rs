@@ -53,6 +53,8 @@ pub struct NodeReport {
     pub foreign: Vec<ServiceKey>,
     /// VIP addresses of the document that are on a VIP's interface here.
     pub vips_attached: Vec<std::net::IpAddr>,
+    /// Of each of our services that hashes, what two directors must share in order to choose equally.
+    pub hashed: BTreeMap<ServiceKey, u64>,
     /// What else an operator should know, one line each.
     pub warnings: Vec<String>,
     /// Kernel operations performed since the agent started, without the lease's own.
@@ -75,6 +77,7 @@ impl Default for NodeReport {
             ineligible: Some(why.to_owned()),
             foreign: vec![],
             vips_attached: vec![],
+            hashed: BTreeMap::new(),
             warnings: vec![],
             operations: 0,
             drift_repaired: 0,

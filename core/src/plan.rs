@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod globals;
+pub mod hashed;
 pub mod ipvs;
 pub mod order;
 pub mod restore;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lvsmesh_core::model::{Member, NodeId, Role};
 use lvsmesh_core::plan::ServiceKey;
-use lvsmesh_proto::internal::v1::{SelfRequest, SelfResponse};
+use lvsmesh_proto::internal::v1::{HashedService, SelfRequest, SelfResponse};
 use lvsmesh_proto::v1;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -79,6 +79,11 @@ impl Context {
             epoch,
             lease_remaining_ms: if holding { self.lease_remaining_ms() } else { 0 },
             vips_attached: report.vips_attached.iter().map(ToString::to_string).collect(),
+            hashed: report
+                .hashed
+                .iter()
+                .map(|(service, &digest)| HashedService { service: service.to_string(), digest })
+                .collect(),
             raft_term: status.term,
             raft_leader: status.leader.map_or(0, |id| id.0),
             eligible: report.ineligible.is_none(),

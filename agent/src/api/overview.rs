@@ -234,6 +234,7 @@ fn warnings(
             ));
         }
     }
+    lines.extend(differing(state, answers));
     for node in &status.nodes {
         lines.extend(node.warnings.iter().map(|warning| format!("{}: {warning}", node.name)));
         lines.extend(node.foreign.iter().map(|key| {
@@ -257,6 +258,25 @@ fn warnings(
         }
     }
     lines
+}
+
+/// Hash-scheduled services that directors would schedule differently: a failover would break their connections.
+fn differing(state: &State, answers: &Answers) -> Vec<String> {
+    let mut said = BTreeMap::<&str, Vec<(&str, u64)>>::new();
+    for (id, answer) in heard(answers) {
+        let Some(member) = state.member(id) else { continue };
+        for hashed in &answer.hashed {
+            said.entry(&hashed.service).or_default().push((&member.name, hashed.digest));
+        }
+    }
+    let differs = |nodes: &Vec<(&str, u64)>| nodes.iter().any(|(_, digest)| *digest != nodes[0].1);
+    said.into_iter()
+        .filter(|(_, nodes)| differs(nodes))
+        .map(|(service, nodes)| {
+            let names: Vec<_> = nodes.into_iter().map(|(name, _)| name).collect();
+            format!("service {service}: the tables of {} differ, so that a failover would send its connections elsewhere", names.join(", "))
+        })
+        .collect()
 }
 
 /// `real server 192.168.3.102:80 (lvs-2) gets no traffic: VIP 192.168.3.100 is not on lo`

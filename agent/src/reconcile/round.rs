@@ -11,6 +11,7 @@ use lvsmesh_core::model::{Member, NodeId, Vip};
 use lvsmesh_core::placement::{NodePlan, place};
 use lvsmesh_core::plan::address::real_server_fault;
 use lvsmesh_core::plan::globals::WantedGlobals;
+use lvsmesh_core::plan::hashed::digests;
 use lvsmesh_core::plan::{Action, Observed, Op, Owned, Plan, diff};
 use lvsmesh_kernel::{Kernel, KernelError, Scope, ipvs_missing};
 
@@ -244,6 +245,8 @@ impl<K: Kernel> Rounds<K> {
         report.real_server_fault = real_server_fault(&observed, &plan.real_server);
         report.foreign = left.foreign.into_iter().collect();
         report.vips_attached = attached(&observed, &plan.vips);
+        report.hashed = observed.table.as_ref().map(digests).unwrap_or_default();
+        report.hashed.retain(|key, _| plan.table.contains_key(key));
         report.warnings.extend(left.withheld);
         let ipvs = no_ipvs.then(|| explain(&ipvs_missing()));
         report.warnings.extend(ipvs.clone());

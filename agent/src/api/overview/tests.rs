@@ -175,6 +175,27 @@ fn an_address_that_stayed_behind_is_seen() {
 }
 
 #[test]
+fn directors_that_would_choose_differently_are_named() {
+    let fleet = TestFleet::new();
+    let mut answers = all_well(&fleet);
+    let hashed = |digest| {
+        let service = "tcp 192.168.3.100:80".to_owned();
+        vec![lvsmesh_proto::internal::v1::HashedService { service, digest }]
+    };
+    change(&mut answers, LVS_1, |said| said.hashed = hashed(1));
+    assert_eq!(see(&fleet, &answers).warnings, [""; 0], "a standby of both roles has no table");
+    change(&mut answers, LVS_2, |said| said.hashed = hashed(1));
+    assert_eq!(see(&fleet, &answers).warnings, [""; 0]);
+    change(&mut answers, LVS_2, |said| said.hashed = hashed(2));
+    let status = see(&fleet, &answers);
+    let [warning] = &status.warnings[..] else { panic!("{:?}", status.warnings) };
+    assert!(
+        warning.contains("tcp 192.168.3.100:80: the tables of lvs-1, lvs-2 differ"),
+        "{warning}"
+    );
+}
+
+#[test]
 fn who_a_node_is_comes_from_the_fleet_and_not_from_itself() {
     let fleet = TestFleet::new();
     let mut answers = all_well(&fleet);
