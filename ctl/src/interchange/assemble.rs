@@ -46,12 +46,7 @@ pub(crate) fn assemble(
 }
 
 /// Gives addresses that no group has a group of their own, or leaves their services out.
-fn homeless(
-    groups: &mut Vec<Group>,
-    entries: &mut Vec<Entry>,
-    names: &Names,
-    fates: &mut Fates,
-) {
+fn homeless(groups: &mut Vec<Group>, entries: &mut Vec<Entry>, names: &Names, fates: &mut Fates) {
     let known: BTreeSet<IpAddr> =
         groups.iter().flat_map(|group| &group.addresses).map(|&(address, _)| address).collect();
     let Some(interface) = &names.interface else {
@@ -131,12 +126,7 @@ struct VipOrigin {
 }
 
 /// A service of ours is one on every address of its group. Addresses of one group with different services therefore become groups of their own.
-fn build(
-    groups: Vec<Group>,
-    entries: &[Entry],
-    fates: &mut Fates,
-    report: &mut Report,
-) -> Made {
+fn build(groups: Vec<Group>, entries: &[Entry], fates: &mut Fates, report: &mut Report) -> Made {
     let mut made = Made::default();
     let mut vip_names = BTreeSet::new();
     let mut used = Used::default();
@@ -356,7 +346,9 @@ fn target(path: &str) -> Option<Target> {
         index.parse().ok()
     };
     match list {
-        "vips" => Some(inner(".addresses[").map_or(Target::Vip(index), |at| Target::Address(index, at))),
+        "vips" => {
+            Some(inner(".addresses[").map_or(Target::Vip(index), |at| Target::Address(index, at)))
+        }
         "pools" => Some(
             inner(".real_servers[").map_or(Target::Pool(index), |at| Target::RealServer(index, at)),
         ),
@@ -379,7 +371,13 @@ impl Made {
         }
     }
 
-    fn leave_out(&mut self, target: &Target, fault: &Fault, fates: &mut Fates, report: &mut Report) {
+    fn leave_out(
+        &mut self,
+        target: &Target,
+        fault: &Fault,
+        fates: &mut Fates,
+        report: &mut Report,
+    ) {
         let Fault { message, hint, .. } = fault;
         let why = hint.as_ref().map_or(message.clone(), |hint| format!("{message}; {hint}"));
         let mut say = |origins: &[usize], what: &str| {
@@ -417,7 +415,9 @@ impl Made {
                 }
             }
             Target::RealServer(pool, at) => {
-                let PoolSource::Listed(listed) = &mut self.document.pools[pool].source else { return };
+                let PoolSource::Listed(listed) = &mut self.document.pools[pool].source else {
+                    return;
+                };
                 if at < listed.len() {
                     listed.remove(at);
                 }

@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 pub(crate) use read::{Files, Text};
 
+use super::Import;
 use super::assemble::{Names, assemble};
 use super::fates::Fates;
 use super::report::{Fate, Place, Report};
-use super::Import;
 use tree::Node;
 use words::{Context, Inner};
 
@@ -59,12 +59,6 @@ pub(crate) fn import(
     }
     report.arrange(&order);
     Import { document, report }
-}
-
-/// The page of the documentation that lists every word.
-#[cfg(test)]
-pub(crate) fn page() -> String {
-    words::page()
 }
 
 /// Where each statement stands.
@@ -112,8 +106,20 @@ fn settle(
         };
         let (fate, note) = match (own, above) {
             (Some(own), None) => own,
-            (Some(own), Some(above)) => if own.0 >= above.0 { own } else { above },
-            (None, Some(above)) => if stated.0 >= above.0 { stated } else { above },
+            (Some(own), Some(above)) => {
+                if own.0 >= above.0 {
+                    own
+                } else {
+                    above
+                }
+            }
+            (None, Some(above)) => {
+                if stated.0 >= above.0 {
+                    stated
+                } else {
+                    above
+                }
+            }
             (None, None) => stated,
         };
         report.add(node.place.clone(), node.text(), fate, note);

@@ -131,7 +131,8 @@ impl Report {
     pub(crate) fn arrange(&mut self, files: &[Arc<str>]) {
         let rank = |file: &Arc<str>| files.iter().position(|known| known == file);
         self.lines.sort_by(|one, other| {
-            (rank(&one.place.file), one.place.line).cmp(&(rank(&other.place.file), other.place.line))
+            (rank(&one.place.file), one.place.line)
+                .cmp(&(rank(&other.place.file), other.place.line))
         });
         self.lines.dedup();
     }
@@ -198,7 +199,11 @@ impl Report {
 
 /// At most 100 characters, and none that would move a cursor.
 fn shorten(words: &str) -> String {
-    let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let clean = |c: char| match c {
+        '\t' => ' ',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
     let mut kept: String = words.chars().take(100).map(clean).collect();
     if words.chars().nth(100).is_some() {
         kept.push('…');
@@ -234,7 +239,12 @@ mod tests {
     fn a_line_cannot_forge_another() {
         let mut report = Report::default();
         let file: Arc<str> = "a.conf".into();
-        report.add(Place::new(&file, 1), format!("x\n\u{1b}[2J{}", "y".repeat(200)), Fate::Unknown, "");
+        report.add(
+            Place::new(&file, 1),
+            format!("x\n\u{1b}[2J{}", "y".repeat(200)),
+            Fate::Unknown,
+            "",
+        );
         let words = &report.lines[0].words;
         assert!(words.chars().count() == 101 && !words.contains(char::is_control), "{words}");
     }

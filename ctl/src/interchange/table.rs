@@ -138,9 +138,9 @@ pub(crate) const fn each_client(ipv6: bool) -> u32 {
 /// Whether a key is one of IPv6.
 pub(crate) const fn is_ipv6(key: ServiceKey) -> bool {
     match key {
-        ServiceKey::Address { address: IpAddr::V6(_), .. } | ServiceKey::Mark { ipv6: true, .. } => true,
-        ServiceKey::Address { address: IpAddr::V4(_), .. } | ServiceKey::Mark { ipv6: false, .. } => {
-            false
-        }
+        ServiceKey::Address { address: IpAddr::V6(_), .. }
+        | ServiceKey::Mark { ipv6: true, .. } => true,
+        ServiceKey::Address { address: IpAddr::V4(_), .. }
+        | ServiceKey::Mark { ipv6: false, .. } => false,
     }
 }

@@ -48,7 +48,8 @@ fn paths_of_faults_name_objects() {
 
 #[test]
 fn many_addresses_become_groups_that_adverts_can_name() {
-    let entries = (1..=50).map(|last| entry(&format!("10.0.0.{last}"), 80, 10, "10.1.0.1")).collect();
+    let entries =
+        (1..=50).map(|last| entry(&format!("10.0.0.{last}"), 80, 10, "10.1.0.1")).collect();
     let (document, _, report) = assembled(entries);
     assert_eq!(check(&document), [], "{}", report.text());
     let groups: Vec<_> =

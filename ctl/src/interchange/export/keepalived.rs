@@ -154,7 +154,10 @@ impl Writer {
             }
             out.block("virtual_ipaddress", |out| {
                 for address in &vip.addresses {
-                    out.line(format_args!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }));
+                    out.line(format_args!(
+                        "{address}/{}",
+                        if address.is_ipv4() { 32 } else { 128 }
+                    ));
                 }
             });
         });
@@ -230,7 +233,9 @@ impl Writer {
             if let Some(forwarding) = forwarding {
                 out.line(format_args!("lvs_method {}", method(*forwarding)));
             }
-            for (word, threshold) in [("uthreshold", upper_threshold), ("lthreshold", lower_threshold)] {
+            for (word, threshold) in
+                [("uthreshold", upper_threshold), ("lthreshold", lower_threshold)]
+            {
                 if *threshold != 0 {
                     out.line(format_args!("{word} {threshold}"));
                 }

@@ -22,11 +22,8 @@ pub(super) fn merge(
     let mut entries: Vec<Entry> = Vec::new();
     for (index, director) in directors.iter().enumerate() {
         for instance in &director.instances {
-            let holder = Holder {
-                index,
-                priority: instance.vrrp.priority,
-                name: director.name.clone(),
-            };
+            let holder =
+                Holder { index, priority: instance.vrrp.priority, name: director.name.clone() };
             gather(instance, holder, &mut groups, places, fates);
         }
         for virtual_server in &director.virtuals {
@@ -108,7 +105,8 @@ fn gather(
     let mut differences = Vec::new();
     let mut note = |what: &str, here: String, there: String| {
         if here != there {
-            differences.push(format!("{what} is {here} here and {there} at {first}, which is taken"));
+            differences
+                .push(format!("{what} is {here} here and {there} at {first}, which is taken"));
         }
     };
     note("the interface", instance.interface.clone(), known.interface.clone());

@@ -112,11 +112,8 @@ impl<'a> Reader<'a> {
             self.report.add(Place::new(&name, 0), "", Fate::Wrong, complaint.clone());
         }
         chain.push(text.identity.clone());
-        let file = File {
-            name,
-            directory: text.path.parent().unwrap_or_else(|| Path::new("")),
-            chain,
-        };
+        let file =
+            File { name, directory: text.path.parent().unwrap_or_else(|| Path::new("")), chain };
         // A parameter whose value goes over several lines.
         let mut collecting: Option<(Place, String, Vec<(usize, String)>)> = None;
         for (index, raw) in text.text.lines().enumerate() {
@@ -140,7 +137,9 @@ impl<'a> Reader<'a> {
                 continue;
             }
             match definition(line) {
-                Some((name, rest)) if rest.trim_end_matches('\\').trim().is_empty() && rest.ends_with('\\') => {
+                Some((name, rest))
+                    if rest.trim_end_matches('\\').trim().is_empty() && rest.ends_with('\\') =>
+                {
                     self.report.add(place.clone(), line, Fate::Taken, "");
                     collecting = Some((place, name.to_owned(), Vec::new()));
                 }
@@ -189,7 +188,12 @@ impl<'a> Reader<'a> {
         self.lines += 1;
         if self.lines > MOST_LINES || depth > DEEPEST_INCLUDE {
             if self.lines <= MOST_LINES + 1 {
-                self.report.add(place, &line, Fate::Wrong, "definitions have no end; the rest is left out");
+                self.report.add(
+                    place,
+                    &line,
+                    Fate::Wrong,
+                    "definitions have no end; the rest is left out",
+                );
                 self.lines = self.lines.max(MOST_LINES + 1);
             }
             return;
@@ -213,7 +217,8 @@ impl<'a> Reader<'a> {
                 None => return,
                 Some(Definition::Text(text)) => line.replace_range(range, &text),
                 Some(Definition::Lines(lines, from)) => {
-                    let (before, after) = (line[..range.start].to_owned(), line[range.end..].to_owned());
+                    let (before, after) =
+                        (line[..range.start].to_owned(), line[range.end..].to_owned());
                     let last = lines.len().saturating_sub(1);
                     for (index, (number, body)) in lines.into_iter().enumerate() {
                         let before = if index == 0 { before.as_str() } else { "" };

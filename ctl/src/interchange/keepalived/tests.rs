@@ -46,8 +46,10 @@ const GROUP: &str = "vrrp_instance V {\n interface eth0\n virtual_router_id 7\n 
 
 #[test]
 fn the_reference_deployments_two_files_are_one_document() {
-    let sources =
-        [source(Some("lvs-1"), "master.conf", MASTER), source(Some("lvs-2"), "backup.conf", BACKUP)];
+    let sources = [
+        source(Some("lvs-1"), "master.conf", MASTER),
+        source(Some("lvs-2"), "backup.conf", BACKUP),
+    ];
     let made = import(&sources, &Alone, None, &names(None));
     insta::assert_snapshot!("reference_document", yaml(&made));
     insta::assert_snapshot!("reference_report", made.report.text());
@@ -56,8 +58,10 @@ fn the_reference_deployments_two_files_are_one_document() {
 
 #[test]
 fn the_order_of_files_is_not_the_order_of_directors() {
-    let sources =
-        [source(Some("lvs-2"), "backup.conf", BACKUP), source(Some("lvs-1"), "master.conf", MASTER)];
+    let sources = [
+        source(Some("lvs-2"), "backup.conf", BACKUP),
+        source(Some("lvs-1"), "master.conf", MASTER),
+    ];
     let made = import(&sources, &Alone, None, &names(None));
     let vip = &made.document.vips[0];
     assert_eq!((vip.preference.join(" ").as_str(), vip.vrrp.priority), ("lvs-1 lvs-2", 100));
@@ -66,7 +70,10 @@ fn the_order_of_files_is_not_the_order_of_directors() {
 #[test]
 fn directors_without_names_are_told_from_their_router_ids() {
     let text = |id: &str, priority: u8| {
-        format!("global_defs {{\n router_id {id}\n}}\n{}", GROUP.replace("nopreempt", &format!("priority {priority}")))
+        format!(
+            "global_defs {{\n router_id {id}\n}}\n{}",
+            GROUP.replace("nopreempt", &format!("priority {priority}"))
+        )
     };
     let sources = [source(None, "a", &text("Dir_B", 90)), source(None, "b", &text("dir_a", 110))];
     let made = import(&sources, &Alone, None, &names(None));
@@ -87,8 +94,10 @@ fn files_that_disagree_are_reported() {
         )
     };
     let more = " real_server 10.0.0.4 80 {\n }\n";
-    let sources =
-        [source(Some("a"), "a.conf", &server("wlc", "")), source(Some("b"), "b.conf", &server("rr", more))];
+    let sources = [
+        source(Some("a"), "a.conf", &server("wlc", "")),
+        source(Some("b"), "b.conf", &server("rr", more)),
+    ];
     let made = import(&sources, &Alone, None, &names(None));
     let text = made.report.text();
     assert!(text.contains("a.conf:10 is taken instead; here it differs:"), "{text}");
@@ -129,7 +138,10 @@ fn an_address_without_an_instance_needs_an_interface() {
     assert!(made.document.services.is_empty() && made.report.text().contains("--vip-interface"));
     let made = import(&[source(None, "k", text)], &Alone, None, &names(Some("eth1")));
     let vip = &made.document.vips[0];
-    assert_eq!((vip.interface.as_str(), vip.vrrp.vrid, made.document.services.len()), ("eth1", 1, 1));
+    assert_eq!(
+        (vip.interface.as_str(), vip.vrrp.vrid, made.document.services.len()),
+        ("eth1", 1, 1)
+    );
     assert_eq!(check(&made.document), []);
 }
 
@@ -165,7 +177,12 @@ fn statements(text: &str) -> usize {
     let mut report = Report::default();
     let source = source(None, "k.conf", text);
     let (nodes, ..) = read::Reader::new(&Alone, None, 0, &mut report).read(&source.text);
-    Places::of(&[nodes]).0.values().map(|place| place.line).collect::<std::collections::BTreeSet<_>>().len()
+    Places::of(&[nodes])
+        .0
+        .values()
+        .map(|place| place.line)
+        .collect::<std::collections::BTreeSet<_>>()
+        .len()
 }
 
 fn reported(import: &Import) -> usize {
@@ -181,12 +198,48 @@ fn scrap() -> impl Strategy<Value = String> {
         .flat_map(|context| context.words().iter().copied().flatten())
         .map(|word| word.name)
         .chain([
-            "{", "}", "{ }", "\"", "'", "#", "!", "\\", "$A=", "$A", "${A}", "$A= \\", "@x", "@^x", "~SEQ(A,1,3)",
-            "10.0.0.1", "10.0.0.1-9", "10.0.0.0/30", "::1", "80", "0", "-1", "4294967296", "0.0001", "group", "fwmark",
-            "TUN", "DR", "NAT", "type", "gue", "port", "\n", "\n", "\n", "\n", "é", "\u{0}",
+            "{",
+            "}",
+            "{ }",
+            "\"",
+            "'",
+            "#",
+            "!",
+            "\\",
+            "$A=",
+            "$A",
+            "${A}",
+            "$A= \\",
+            "@x",
+            "@^x",
+            "~SEQ(A,1,3)",
+            "10.0.0.1",
+            "10.0.0.1-9",
+            "10.0.0.0/30",
+            "::1",
+            "80",
+            "0",
+            "-1",
+            "4294967296",
+            "0.0001",
+            "group",
+            "fwmark",
+            "TUN",
+            "DR",
+            "NAT",
+            "type",
+            "gue",
+            "port",
+            "\n",
+            "\n",
+            "\n",
+            "\n",
+            "é",
+            "\u{0}",
         ])
         .collect();
-    proptest::collection::vec(proptest::sample::select(words), 0..120).prop_map(|words| words.join(" "))
+    proptest::collection::vec(proptest::sample::select(words), 0..120)
+        .prop_map(|words| words.join(" "))
 }
 
 proptest! {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use lvsmesh_core::document::limits;
 use lvsmesh_core::model::{
-    self, CheckKind, Engine, Fleet, Forwarding, Persistence, Pool, PoolSource, Protocol, RealServer,
-    Scheduler, SchedulerFlag, Service, text,
+    self, CheckKind, Engine, Fleet, Forwarding, Persistence, Pool, PoolSource, Protocol,
+    RealServer, Scheduler, SchedulerFlag, Service, text,
 };
 
 use super::Places;
@@ -59,12 +59,10 @@ fn settings(server: &Virtual, fates: &mut Fates) -> Service {
 /// The flag by a scheduler's own name for its bit.
 fn flag(name: &str, scheduler: Scheduler) -> Option<SchedulerFlag> {
     let named = SchedulerFlag::ALL.into_iter().find(|flag| flag.name() == name)?;
-    SchedulerFlag::ALL
-        .into_iter()
-        .find(|flag| {
-            let numbered = name.starts_with("flag-") && flag.bit() == named.bit();
-            flag.is_of(scheduler) && (*flag == named || numbered)
-        })
+    SchedulerFlag::ALL.into_iter().find(|flag| {
+        let numbered = name.starts_with("flag-") && flag.bit() == named.bit();
+        flag.is_of(scheduler) && (*flag == named || numbered)
+    })
 }
 
 fn entry(
@@ -97,14 +95,15 @@ fn entry(
         fates.changed(origin, "only datagrams can be scheduled one by one: left out");
     }
     service.persistence = persistence(server, port, fates);
-    let real_servers: Vec<RealServer> = server
-        .reals
-        .iter()
-        .map(|real| real_server(real, port, &service, fates))
-        .collect();
+    let real_servers: Vec<RealServer> =
+        server.reals.iter().map(|real| real_server(real, port, &service, fates)).collect();
     let check = check(server, &real_servers, fates);
-    let pool =
-        Pool { name: String::new(), source: PoolSource::Listed(real_servers), check, min_healthy: 0 };
+    let pool = Pool {
+        name: String::new(),
+        source: PoolSource::Listed(real_servers),
+        check,
+        min_healthy: 0,
+    };
     Entry {
         address,
         service,
@@ -149,19 +148,16 @@ fn persistence(server: &Virtual, port: Option<u16>, fates: &mut Fates) -> Persis
     found
 }
 
-fn real_server(
-    real: &Real,
-    port: Option<u16>,
-    service: &Service,
-    fates: &mut Fates,
-) -> RealServer {
+fn real_server(real: &Real, port: Option<u16>, service: &Service, fates: &mut Fates) -> RealServer {
     let own = real.forwarding.map(|(forwarding, _)| forwarding);
     let forwarding = own.unwrap_or(service.forwarding);
     let mut chosen = real.port.or(port).unwrap_or_default();
     if let Some(port) = port.filter(|port| forwarding.keeps_ports() && *port != chosen) {
         fates.changed(
             real.origin,
-            format!("only translation changes ports: packets reach it on {port}, so that is its port"),
+            format!(
+                "only translation changes ports: packets reach it on {port}, so that is its port"
+            ),
         );
         chosen = port;
     }
@@ -176,11 +172,7 @@ fn real_server(
 }
 
 /// The one check of a pool.
-fn check(
-    server: &Virtual,
-    real_servers: &[RealServer],
-    fates: &mut Fates,
-) -> Option<model::Check> {
+fn check(server: &Virtual, real_servers: &[RealServer], fates: &mut Fates) -> Option<model::Check> {
     let mut chosen: Option<(model::Check, usize)> = None;
     for (real, made) in server.reals.iter().zip(real_servers) {
         let Some(check) = &real.check else { continue };
@@ -190,7 +182,10 @@ fn check(
             None => chosen = Some((check, origin)),
             Some((first, _)) if *first == check => {}
             Some(_) => {
-                fates.changed(origin, "a pool has one check: that of its first real server is taken");
+                fates.changed(
+                    origin,
+                    "a pool has one check: that of its first real server is taken",
+                );
             }
         }
     }
@@ -205,7 +200,12 @@ fn check(
     Some(check)
 }
 
-fn translate_check(check: &Check, real: &Real, made: &RealServer, fates: &mut Fates) -> model::Check {
+fn translate_check(
+    check: &Check,
+    real: &Real,
+    made: &RealServer,
+    fates: &mut Fates,
+) -> model::Check {
     let Timing { interval, timeout, retries, delay_before_retry } = check.timing;
     let mut within = |what: &str, span: Duration, range: RangeInclusive<Duration>| {
         let fits = span.clamp(*range.start(), *range.end());
@@ -262,11 +262,12 @@ pub(super) fn fleet(directors: &[Director], places: &Places, fates: &mut Fates) 
             }
         }
     }
-    let mut syncs = directors.iter().filter_map(|director| {
-        Some((director.sync.as_ref()?, director.instances.first()))
-    });
+    let mut syncs = directors
+        .iter()
+        .filter_map(|director| Some((director.sync.as_ref()?, director.instances.first())));
     if let Some((first, instance)) = syncs.next() {
-        let id = first.id.or(instance.map(|instance| instance.vrrp.vrid.into())).unwrap_or_default();
+        let id =
+            first.id.or(instance.map(|instance| instance.vrrp.vrid.into())).unwrap_or_default();
         let made = model::Sync {
             interface: first.interface.clone(),
             id: u8::try_from(id).unwrap_or_else(|_| {

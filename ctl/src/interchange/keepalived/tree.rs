@@ -214,6 +214,8 @@ mod tests {
             [
                 "f:1 { no keyword stands before it",
                 "f:3 { no keyword stands before it",
+                // The ends of blocks that were never begun.
+                "f:4 } no block is open here",
                 "f:5 } no block is open here",
                 "f:7 { the block of `c` is never closed",
                 "f:6 { the block of `b` is never closed",
@@ -224,7 +226,15 @@ mod tests {
     #[test]
     fn depth_is_bounded() {
         let (tree, misfits) = build(&"a {\n".repeat(100_000));
-        assert!(tree.len() < 2000, "{}", tree.len());
+        let deepest = tree.bytes().scan(0usize, |depth, byte| {
+            match byte {
+                b'{' => *depth += 1,
+                b'}' => *depth -= 1,
+                _ => {}
+            }
+            Some(*depth)
+        });
+        assert_eq!(deepest.max(), Some(DEEPEST));
         assert!(misfits[0].contains("more than 32 blocks"), "{}", misfits[0]);
     }
 }

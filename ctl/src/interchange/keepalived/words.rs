@@ -43,6 +43,7 @@ pub(crate) enum Context {
 
 impl Context {
     /// All of them, in the order of the manual page.
+    #[cfg(test)]
     pub(crate) const ALL: [Self; 26] = [
         Self::Top,
         Self::Global,
@@ -105,6 +106,7 @@ impl Context {
     }
 
     /// How the manual page calls the place.
+    #[cfg(test)]
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Top => "top level",
@@ -215,7 +217,8 @@ const fn not(name: &'static str, note: &'static str) -> Word {
 }
 
 /// The page of the documentation that lists every word.
-pub(crate) fn page() -> String {
+#[cfg(test)]
+fn page() -> String {
     let mut page = String::from(PREFACE);
     for context in Context::ALL {
         page += &format!("\n### {}\n\n| word | fate | note |\n|---|---|---|\n", context.title());
@@ -233,6 +236,7 @@ pub(crate) fn page() -> String {
 }
 
 /// What stands before the lists. `docs/import.md` is made from this; a test compares them.
+#[cfg(test)]
 const PREFACE: &str = include_str!("words/preface.md");
 
 #[cfg(test)]

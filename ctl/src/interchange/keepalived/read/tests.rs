@@ -23,7 +23,11 @@ impl Files for Shelf {
             .0
             .iter()
             .filter(|(name, _)| {
-                if star { Path::new(name).parent() == Some(folder) } else { Path::new(name) == path }
+                if star {
+                    Path::new(name).parent() == Some(folder)
+                } else {
+                    Path::new(name) == path
+                }
             })
             .map(|(name, text)| Self::text(name, text))
             .collect())

@@ -132,7 +132,9 @@ pub(super) fn virtual_server(block: &Node, all: &[Node], fates: &mut Fates) -> O
     let mut weight = 1;
     for node in &block.children {
         match node.keyword() {
-            "weight" => weight = value::number(node, 0, i32::MAX.unsigned_abs(), fates).unwrap_or(1),
+            "weight" => {
+                weight = value::number(node, 0, i32::MAX.unsigned_abs(), fates).unwrap_or(1)
+            }
             "real_server" => {}
             _ => {
                 timing.take(node, fates);
@@ -226,7 +228,10 @@ fn group(block: &Node, all: &[Node], fates: &mut Fates) -> Option<Vec<(Listen, u
         }
     }
     if found.is_empty() {
-        fates.wrong(block.id, format!("virtual_server_group `{name}` names nothing that can be taken"));
+        fates.wrong(
+            block.id,
+            format!("virtual_server_group `{name}` names nothing that can be taken"),
+        );
         return None;
     }
     Some(found)

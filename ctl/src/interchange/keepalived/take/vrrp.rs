@@ -48,8 +48,9 @@ pub(super) fn instance(block: &Node, defaults: &Defaults, fates: &mut Fates) -> 
     };
     // It may stand after the addresses that are compared with it.
     let named = block.children.iter().rfind(|node| node.keyword() == "interface");
-    let interface =
-        named.and_then(|node| node.value(1)).map_or(defaults.interface.clone(), |name| Some(name.to_owned()));
+    let interface = named
+        .and_then(|node| node.value(1))
+        .map_or(defaults.interface.clone(), |name| Some(name.to_owned()));
     let mut version = defaults.version;
     let (mut vrid, mut priority, mut interval, mut auth) = (None, None, None, None);
     let mut checksum = Checksum::default();
@@ -67,9 +68,11 @@ pub(super) fn instance(block: &Node, defaults: &Defaults, fates: &mut Fates) -> 
             "authentication" => auth = authentication(node, fates),
             "virtual_ipaddress" | "virtual_ipaddress_excluded" => {
                 let excluded = node.keyword() == "virtual_ipaddress_excluded";
-                addresses.extend(node.children.iter().filter_map(|line| {
-                    address(line, interface.as_deref(), excluded, fates)
-                }));
+                addresses.extend(
+                    node.children
+                        .iter()
+                        .filter_map(|line| address(line, interface.as_deref(), excluded, fates)),
+                );
             }
             _ => {}
         }
@@ -95,7 +98,8 @@ pub(super) fn instance(block: &Node, defaults: &Defaults, fates: &mut Fates) -> 
         fates.wrong(block.id, "no interface, and no default_interface");
         return None;
     };
-    let v6 = addresses.iter().any(|address: &Address| address.address.is_ipv6());
+    // The first address decides, as in keepalived.
+    let v6 = addresses.first().is_some_and(|address: &Address| address.address.is_ipv6());
     let version = if v6 { VrrpVersion::V3 } else { version.unwrap_or_default() };
     let advert_interval = interval.map_or(Duration::from_secs(1), |(span, id)| {
         let fits = fit(span, version);

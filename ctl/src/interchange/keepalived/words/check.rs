@@ -80,12 +80,8 @@ pub(super) const SMTP: &[Word] =
 
 pub(super) const DNS: &[Word] = &[not("type", OWN), not("name", OWN)];
 
-pub(super) const MISC: &[Word] = &[
-    not("misc_path", OWN),
-    not("misc_timeout", OWN),
-    not("misc_dynamic", OWN),
-    not("user", OWN),
-];
+pub(super) const MISC: &[Word] =
+    &[not("misc_path", OWN), not("misc_timeout", OWN), not("misc_dynamic", OWN), not("user", OWN)];
 
 pub(super) const BFD: &[Word] = &[not("name", OWN), not("alpha", OWN)];
 
@@ -96,8 +92,7 @@ pub(super) const UDP: &[Word] = &[
     not("max_reply_length", OWN),
 ];
 
-pub(super) const FILE: &[Word] =
-    &[not("track_file", OWN), not("weight", OWN), not("dynamic", OWN)];
+pub(super) const FILE: &[Word] = &[not("track_file", OWN), not("weight", OWN), not("dynamic", OWN)];
 
 pub(super) const SSL: &[Word] =
     &[not("password", OWN), not("ca", OWN), not("certificate", OWN), not("key", OWN)];

@@ -7,9 +7,11 @@ const SCRIPTS: &str = "lvsmesh runs no scripts";
 const SNMP: &str = "no SNMP: metrics are on the agent's Prometheus page and go out over OTLP";
 const FIFO: &str = "no notify FIFO: `lvsctl status --watch` prints changes";
 const TRACKING: &str = "only the lease decides who holds; a node that fails loses it";
-const ROUTES: &str = "lvsmesh sets no routes or rules: keep them in the system's network configuration";
+const ROUTES: &str =
+    "lvsmesh sets no routes or rules: keep them in the system's network configuration";
 const PROCESS_NOTE: &str = "how keepalived's own processes run";
-const RELOAD: &str = "`lvsctl apply` changes the whole fleet at once and is refused whole if it is wrong";
+const RELOAD: &str =
+    "`lvsctl apply` changes the whole fleet at once and is refused whole if it is wrong";
 const FIREWALL: &str = "lvsmesh uses no firewall rules of its own";
 const GARP: &str = "the holder's gratuitous ARP has a schedule of its own";
 const ADVERTS: &str = "lvsmesh announces itself by VRRP but is not governed by it";
@@ -34,8 +36,11 @@ pub(super) const TOP: &[Word] = &[
     idle("linkbeat_interfaces", "how keepalived watches links").listing(),
     idle("linkbeat_use_polling", "how keepalived watches links"),
     idle("interface_up_down_delays", "how keepalived watches links").listing(),
-    not("static_ipaddress", "addresses that do not move stay in the system's network configuration")
-        .listing(),
+    not(
+        "static_ipaddress",
+        "addresses that do not move stay in the system's network configuration",
+    )
+    .listing(),
     not("static_routes", ROUTES).listing(),
     not("static_rules", ROUTES).listing(),
     not("SSL", "no HTTPS check").holding(Context::Ssl),
@@ -129,7 +134,10 @@ pub(super) const GLOBAL: &[Word] = &[
     idle("nftables_priority", FIREWALL),
     idle("nftables_counters", FIREWALL),
     idle("nftables_ifindex", FIREWALL),
-    not("nftables_ipvs", "lvsmesh makes a service for each address instead of one for a firewall mark"),
+    not(
+        "nftables_ipvs",
+        "lvsmesh makes a service for each address instead of one for a firewall mark",
+    ),
     idle("nftables_ipvs_priority", FIREWALL),
     idle("nftables_ipvs_start_fwmark", FIREWALL),
     idle("disable_local_igmp", "no macvlan interfaces are made"),
@@ -138,9 +146,12 @@ pub(super) const GLOBAL: &[Word] = &[
     idle("dynamic_interfaces", "an agent waits for its interfaces"),
     idle("allow_if_changes", "an agent waits for its interfaces").old(),
     idle("vrrp_startup_delay", "an agent that starts holds nothing until it has won the lease"),
-    idle("vrrp_delay_after_boot", "an agent that starts holds nothing until it has won the lease").newer(),
-    idle("timer_expired_backup", "a holder that was not scheduled in time has lost its lease").newer(),
-    idle("thread_timer_expired", "a holder that was not scheduled in time has lost its lease").newer(),
+    idle("vrrp_delay_after_boot", "an agent that starts holds nothing until it has won the lease")
+        .newer(),
+    idle("timer_expired_backup", "a holder that was not scheduled in time has lost its lease")
+        .newer(),
+    idle("thread_timer_expired", "a holder that was not scheduled in time has lost its lease")
+        .newer(),
     idle("random_seed", "no random numbers are made here"),
     idle("include_check", "a file that cannot be read is reported"),
     idle("reload_check_config", RELOAD),

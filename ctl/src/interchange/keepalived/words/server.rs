@@ -62,11 +62,13 @@ pub(super) const REAL: &[Word] = &[
     not("SSL_GET", "no HTTPS check: the real server is kept without it").holding(Context::Http),
     not("SMTP_CHECK", "no SMTP check: the real server is kept without it").holding(Context::Smtp),
     not("DNS_CHECK", "no DNS check: the real server is kept without it").holding(Context::Dns),
-    not("MISC_CHECK", "no check by script: the real server is kept without it").holding(Context::Misc),
+    not("MISC_CHECK", "no check by script: the real server is kept without it")
+        .holding(Context::Misc),
     not("BFD_CHECK", "no BFD check: the real server is kept without it").holding(Context::BfdCheck),
     not("PING_CHECK", "no ping check: the real server is kept without it").holding(Context::Ping),
     not("UDP_CHECK", "no UDP check: the real server is kept without it").holding(Context::Udp),
-    not("FILE_CHECK", "no check by file: the real server is kept without it").holding(Context::FileCheck),
+    not("FILE_CHECK", "no check by file: the real server is kept without it")
+        .holding(Context::FileCheck),
 ];
 
 /// Defaults for the checks inside.

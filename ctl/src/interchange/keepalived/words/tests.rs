@@ -50,3 +50,25 @@ fn every_place_can_be_reached() {
     }
     assert_eq!(reached, Context::ALL.into_iter().collect());
 }
+
+#[test]
+fn every_word_that_keepalived_knows_is_in_the_table() {
+    let text = include_str!("../../../../../tests/data/keepalived-2.2.7-words.txt");
+    let mut count = 0;
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (block, words) = line.split_once(": ").unwrap();
+        let context = match block {
+            "top" => Context::Top,
+            "HTTP_GET" | "SSL_GET" => Context::Http,
+            "host" => Context::SmtpHost,
+            block => Context::ALL.into_iter().find(|context| context.title() == block).unwrap(),
+        };
+        for name in words.split(' ') {
+            let word = context.word(name);
+            let known = word.is_some_and(|word| word.age == Age::Current);
+            assert!(known, "{block}: {name}: {word:?}");
+            count += 1;
+        }
+    }
+    assert!(count > 400, "only {count} words were read");
+}

@@ -5,7 +5,8 @@ use super::{Context, Word, changed, idle, not, taken};
 const SCRIPTS: &str = "lvsmesh runs no scripts: `lvsctl status --watch` prints changes";
 const MAIL: &str = "lvsmesh sends no mail";
 const TRACKING: &str = "only the lease decides who holds; a node that fails loses it";
-const ROUTES: &str = "lvsmesh sets no routes or rules: keep them in the system's network configuration";
+const ROUTES: &str =
+    "lvsmesh sets no routes or rules: keep them in the system's network configuration";
 const GARP: &str = "the holder's gratuitous ARP has a schedule of its own";
 const ADVERTS: &str = "lvsmesh announces itself by VRRP but is not governed by it";
 const MAC: &str = "a VIP is an address on the interface, with the interface's own MAC";
@@ -16,18 +17,25 @@ const UNICAST: &str = "adverts are multicast only; the agents know each other wi
 pub(super) const INSTANCE: &[Word] = &[
     taken("interface", "`vips[].interface`"),
     taken("virtual_router_id", "`vips[].vrrp.vrid`"),
-    changed("priority", "`vips[].vrrp.priority` is the highest of the pair; the order is `vips[].preference`"),
+    changed(
+        "priority",
+        "`vips[].vrrp.priority` is the highest of the pair; the order is `vips[].preference`",
+    ),
     taken("advert_int", "`vips[].vrrp.advert_interval`"),
     taken("version", "`vips[].vrrp.version`"),
     taken("virtual_ipaddress", "`vips[].addresses`").listing(),
-    changed("virtual_ipaddress_excluded", "`vips[].addresses`: adverts name them as well").listing(),
+    changed("virtual_ipaddress_excluded", "`vips[].addresses`: adverts name them as well")
+        .listing(),
     taken("authentication", "`vips[].vrrp.auth`").holding(Context::Authentication),
     not("auth_hmac", HMAC).holding(Context::AuthHmac).newer(),
     idle("state", "nobody holds before it has the lease; the order is `vips[].preference`"),
     taken("nopreempt", "`fleet.failback: never`"),
     changed("preempt", "`fleet.failback` is `never`: `lvsctl failover` moves the VIPs back"),
     changed("preempt_delay", "`fleet.failback` is `never`: `lvsctl failover` moves the VIPs back"),
-    changed("old_unicast_checksum", "`vips[].vrrp.checksum` chooses between the two checksums of version 3"),
+    changed(
+        "old_unicast_checksum",
+        "`vips[].vrrp.checksum` chooses between the two checksums of version 3",
+    ),
     changed("v3_checksum_as_v2", "`vips[].vrrp.checksum: plain`").newer(),
     not("mcast_dst_ip", "adverts go to 224.0.0.18 (RFC 9568 §5.1.1.2)"),
     not("mcast_src_ip", SOURCE),
