@@ -63,6 +63,8 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         | Command::Ipvs(_)
         | Command::Node(_)
         | Command::Failover(_)
+        | Command::Import(_)
+        | Command::Export(_)
         | Command::History(_)
         | Command::Version => Vec::new(),
     };

@@ -1,14 +1,15 @@
 //! An IPVS table becomes services and pools.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use lvsmesh_core::model::{
-    Engine, Fleet, Forwarding, Listen, Persistence, Pool, PoolSource, RealServer, Scheduler,
-    SchedulerFlag, Service,
+    Encapsulation, Engine, Fleet, Forwarding, Listen, Persistence, Pool, PoolSource, RealServer,
+    Scheduler, SchedulerFlag, Service, TunnelChecksum,
 };
-use lvsmesh_core::plan::{Destination, Method, ServiceKey, ServiceSpec};
+use lvsmesh_core::plan::{Destination, Method, ServiceKey, ServiceSpec, Table};
+use lvsmesh_proto::v1;
 
 use super::draft::{Draft, Entry};
 use super::fates::Fates;
@@ -130,17 +131,60 @@ const fn forwarding(method: Method) -> Option<Forwarding> {
     }
 }
 
-/// The mask that counts each client by itself.
-pub(crate) const fn each_client(ipv6: bool) -> u32 {
-    if ipv6 { 128 } else { u32::MAX }
+/// A table in the form in which agents answer.
+pub(crate) fn listing(table: &Table) -> v1::ListIpvsResponse {
+    let services = table.iter().map(|(key, service)| {
+        let named = match *key {
+            ServiceKey::Address { protocol, address, port } => v1::IpvsService {
+                protocol: protocol.number().into(),
+                address: address.to_string(),
+                port: port.into(),
+                ipv6: address.is_ipv6(),
+                ..Default::default()
+            },
+            ServiceKey::Mark { ipv6, mark } => v1::IpvsService { mark, ipv6, ..Default::default() },
+        };
+        let spec = &service.spec;
+        v1::IpvsService {
+            scheduler: spec.scheduler.clone(),
+            flags: spec.flags,
+            timeout: spec.timeout,
+            netmask: spec.netmask,
+            engine: spec.engine.clone().unwrap_or_default(),
+            destinations: service.destinations.iter().map(destination).collect(),
+            ..named
+        }
+    });
+    v1::ListIpvsResponse { services: services.collect(), ..Default::default() }
 }
 
-/// Whether a key is one of IPv6.
-pub(crate) const fn is_ipv6(key: ServiceKey) -> bool {
-    match key {
-        ServiceKey::Address { address: IpAddr::V6(_), .. }
-        | ServiceKey::Mark { ipv6: true, .. } => true,
-        ServiceKey::Address { address: IpAddr::V4(_), .. }
-        | ServiceKey::Mark { ipv6: false, .. } => false,
+fn destination((at, destination): (&SocketAddr, &Destination)) -> v1::IpvsDestination {
+    let flags = |checksum: TunnelChecksum| match checksum {
+        TunnelChecksum::None => 0,
+        TunnelChecksum::Csum => 1,
+        TunnelChecksum::Remcsum => 2,
+    };
+    let (method, tunnel_type, tunnel_port, tunnel_flags) = match destination.method {
+        Method::Masq => (0, 0, 0, 0),
+        Method::Local => (1, 0, 0, 0),
+        Method::Tunnel(Encapsulation::Ipip) => (2, 0, 0, 0),
+        Method::Tunnel(Encapsulation::Gue { port, checksum }) => {
+            (2, 1, port.into(), flags(checksum))
+        }
+        Method::Tunnel(Encapsulation::Gre { checksum }) => (2, 2, 0, flags(checksum)),
+        Method::Route => (3, 0, 0, 0),
+        Method::Bypass => (4, 0, 0, 0),
+    };
+    v1::IpvsDestination {
+        address: at.ip().to_string(),
+        port: at.port().into(),
+        method,
+        weight: destination.weight,
+        upper_threshold: destination.upper,
+        lower_threshold: destination.lower,
+        tunnel_type,
+        tunnel_port,
+        tunnel_flags,
+        ..Default::default()
     }
 }

@@ -37,6 +37,15 @@ fn documents() -> impl Strategy<Value = Document> {
         for (index, service) in document.services.iter_mut().enumerate() {
             service.forwarding = kinds[index % kinds.len()];
         }
+        // ipvsadm reads thresholds as signed numbers.
+        for pool in &mut document.pools {
+            if let PoolSource::Listed(listed) = &mut pool.source {
+                for it in listed {
+                    it.upper_threshold /= 2;
+                    it.lower_threshold /= 2;
+                }
+            }
+        }
         let listed = |name: &str, document: &Document| {
             document.pool(name).is_some_and(|pool| match &pool.source {
                 PoolSource::Listed(listed) => !listed.is_empty(),
