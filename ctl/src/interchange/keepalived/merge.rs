@@ -89,9 +89,11 @@ fn gather(
     places: &Places,
     fates: &mut Fates,
 ) {
+    // An IPv4 and an IPv6 instance may share a VRID.
+    let ipv6 = |of: &Instance| of.addresses.first().is_some_and(|it| it.address.is_ipv6());
     let same = |group: &&mut Gathered| {
         let known = &group.instance;
-        known.vrrp.vrid == instance.vrrp.vrid
+        (known.vrrp.vrid, ipv6(known)) == (instance.vrrp.vrid, ipv6(instance))
             && (known.interface == instance.interface || known.name == instance.name)
             && group.directors.iter().all(|other| other.index != holder.index)
     };
