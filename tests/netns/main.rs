@@ -8,6 +8,7 @@ mod documents;
 mod drift;
 mod holder;
 mod identity;
+mod interchange;
 mod keepalived;
 mod machines;
 mod members;
