@@ -57,6 +57,13 @@ enum Definition {
     Lines(Vec<(usize, String)>, Arc<str>),
 }
 
+/// A parameter whose lines are still being read.
+struct Collecting {
+    place: Place,
+    name: String,
+    lines: Vec<(usize, String)>,
+}
+
 /// The file that is being read.
 struct File<'a> {
     name: Arc<str>,
@@ -115,14 +122,14 @@ impl<'a> Reader<'a> {
         let file =
             File { name, directory: text.path.parent().unwrap_or_else(|| Path::new("")), chain };
         // A parameter whose value goes over several lines.
-        let mut collecting: Option<(Place, String, Vec<(usize, String)>)> = None;
+        let mut collecting: Option<Collecting> = None;
         for (index, raw) in text.text.lines().enumerate() {
             let place = Place::new(&file.name, index + 1);
             let line = lex::without_comment(raw).trim();
             if line.is_empty() {
                 continue;
             }
-            if let Some((_, name, lines)) = &mut collecting {
+            if let Some(Collecting { name, lines, .. }) = &mut collecting {
                 let body = line.strip_suffix('\\');
                 lines.push((index + 1, body.unwrap_or(line).trim().to_owned()));
                 if body.is_none() {
@@ -141,12 +148,13 @@ impl<'a> Reader<'a> {
                     if rest.trim_end_matches('\\').trim().is_empty() && rest.ends_with('\\') =>
                 {
                     self.report.add(place.clone(), line, Fate::Taken, "");
-                    collecting = Some((place, name.to_owned(), Vec::new()));
+                    let name = name.to_owned();
+                    collecting = Some(Collecting { place, name, lines: Vec::new() });
                 }
                 _ => self.line(&file, place, line.to_owned(), 0),
             }
         }
-        if let Some((place, name, _)) = collecting {
+        if let Some(Collecting { place, name, .. }) = collecting {
             self.report.add(place, format!("${name}="), Fate::Wrong, "the definition has no end");
         }
     }

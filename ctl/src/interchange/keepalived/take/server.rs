@@ -133,7 +133,7 @@ pub(super) fn virtual_server(block: &Node, all: &[Node], fates: &mut Fates) -> O
     for node in &block.children {
         match node.keyword() {
             "weight" => {
-                weight = value::number(node, 0, i32::MAX.unsigned_abs(), fates).unwrap_or(1)
+                weight = value::number(node, 0, i32::MAX.unsigned_abs(), fates).unwrap_or(1);
             }
             "real_server" => {}
             _ => {
