@@ -11,6 +11,7 @@ mod ipvsadm;
 mod lease_plane;
 mod listing;
 mod namespace;
+mod plans;
 
 use std::net::SocketAddr;
 
