@@ -243,7 +243,8 @@ impl Action {
             | Self::SetSysctl { .. }
             | Self::SetTimeout { .. }
             | Self::StartDaemon(_)
-            | Self::StopDaemon(_) => None,
+            | Self::StopDaemon(_)
+            | Self::Path(_) => None,
         }
     }
 
@@ -266,7 +267,8 @@ impl Action {
             | Self::RemoveDestination(..)
             | Self::AddAddress { .. }
             | Self::RemoveAddress { .. }
-            | Self::SetSysctl { .. } => self.is_about_table(),
+            | Self::SetSysctl { .. }
+            | Self::Path(_) => self.is_about_table(),
         }
     }
 }

@@ -11,6 +11,8 @@
 //!   inside VIP. The machine's other traffic keeps its routes.
 
 mod returns;
+#[cfg(test)]
+pub(super) mod tests;
 mod tunnels;
 
 use std::collections::{BTreeMap, BTreeSet};
