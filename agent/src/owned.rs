@@ -11,9 +11,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use lvsmesh_core::model::Protocol;
-use lvsmesh_core::plan::{
-    Owned, Raised, ServiceKey, SyncDaemon, SyncRole, Sysctl, Timeout, path,
-};
+use lvsmesh_core::plan::{Owned, Raised, ServiceKey, SyncDaemon, SyncRole, Sysctl, Timeout, path};
 use serde::{Deserialize, Serialize};
 
 /// Name of the record below the data directory.

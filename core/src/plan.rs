@@ -8,8 +8,8 @@ pub mod globals;
 pub mod hashed;
 pub mod ipvs;
 pub mod order;
-pub mod restore;
 pub mod path;
+pub mod restore;
 pub mod table;
 #[cfg(test)]
 mod tests;

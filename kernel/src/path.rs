@@ -37,10 +37,7 @@ pub(crate) async fn observe(addresses: &Addresses) -> Result<Seen, KernelError> 
 }
 
 /// Performs one action.
-pub(crate) async fn perform(
-    addresses: &Addresses,
-    action: &PathAction,
-) -> Result<(), KernelError> {
+pub(crate) async fn perform(addresses: &Addresses, action: &PathAction) -> Result<(), KernelError> {
     let (operation, object) = describe(&Action::Path(action.clone()));
     let adding = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
     let plain = NLM_F_REQUEST | NLM_F_ACK;
@@ -96,10 +93,9 @@ fn new_link(tunnel: &Tunnel) -> LinkMessage {
     let gre = if tunnel.checksum { GreIOFlags::Checksum } else { GreIOFlags::empty() };
     let local = tunnel.local;
     let (kind, data) = match (tunnel.kind, local) {
-        (TunnelKind::Gre, IpAddr::V4(local)) => (
-            InfoKind::GreTun,
-            InfoData::GreTun(vec![InfoGre::Local(local), InfoGre::IFlags(gre)]),
-        ),
+        (TunnelKind::Gre, IpAddr::V4(local)) => {
+            (InfoKind::GreTun, InfoData::GreTun(vec![InfoGre::Local(local), InfoGre::IFlags(gre)]))
+        }
         (TunnelKind::Ip6gre, IpAddr::V6(local)) => (
             InfoKind::GreTun6,
             InfoData::GreTun6(vec![InfoGre6::Local(local), InfoGre6::IFlags(gre)]),

@@ -111,12 +111,7 @@ pub(super) fn unreceivable(forwarding: Forwarding, real_server: &RealServer) -> 
     })
 }
 
-fn tunnel(
-    node: &Member,
-    local: IpAddr,
-    inner: IpAddr,
-    encapsulation: Encapsulation,
-) -> Tunnel {
+fn tunnel(node: &Member, local: IpAddr, inner: IpAddr, encapsulation: Encapsulation) -> Tunnel {
     let kind = match (encapsulation, local, inner) {
         (Encapsulation::Gre { .. }, IpAddr::V4(_), _) => TunnelKind::Gre,
         (Encapsulation::Gre { .. }, IpAddr::V6(_), _) => TunnelKind::Ip6gre,
@@ -148,9 +143,10 @@ fn way_back(
     let table = TABLES.start() + u32::try_from(index).ok()?;
     let same = |address: &&IpAddr| address.is_ipv6() == vip.is_ipv6();
     let gateway = *document.vips[index].addresses.iter().find(same)?;
-    let rules = answers(service, real_server).into_iter().map(|(protocol, PortRange { first, last })| {
-        Rule { source: real_server.address, protocol, first, last, table }
-    });
+    let rules =
+        answers(service, real_server).into_iter().map(|(protocol, PortRange { first, last })| {
+            Rule { source: real_server.address, protocol, first, last, table }
+        });
     Some(Paths {
         rules: rules.collect(),
         routes: [Route { table, gateway }].into(),
@@ -192,8 +188,7 @@ pub(super) fn routing(state: &State) -> BTreeMap<Sysctl, Want> {
         if !translated {
             continue;
         }
-        let mut need =
-            |name: String, value| sysctls.insert(Sysctl(name), Want::Exactly(value));
+        let mut need = |name: String, value| sysctls.insert(Sysctl(name), Want::Exactly(value));
         if vip.addresses.iter().any(IpAddr::is_ipv4) {
             need("net/ipv4/ip_forward".into(), 1);
             need("net/ipv4/conf/all/send_redirects".into(), 0);

@@ -60,8 +60,7 @@ impl FakeState {
             }
             PathAction::AddRoute(route) => {
                 let same = |other: &Route| {
-                    (other.table, other.gateway.is_ipv6())
-                        == (route.table, route.gateway.is_ipv6())
+                    (other.table, other.gateway.is_ipv6()) == (route.table, route.gateway.is_ipv6())
                 };
                 if self.paths.routes.keys().any(same) {
                     return Err(Errno::EEXIST.into());

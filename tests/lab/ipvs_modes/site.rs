@@ -92,7 +92,8 @@ pub(super) struct Site {
 impl Site {
     /// A director and two real servers that are nothing else.
     pub(super) fn new(way: Way) -> Self {
-        let site = Self::build(way, [&[Role::Director], &[Role::RealServer], &[Role::RealServer]], [2, 3]);
+        let site =
+            Self::build(way, [&[Role::Director], &[Role::RealServer], &[Role::RealServer]], [2, 3]);
         site.claim(1);
         site
     }
@@ -295,7 +296,10 @@ impl Site {
             inside(self.node(number), async |kernel| {
                 let scope = Scope::of(true, &NodePlan::default(), &owned);
                 let observed = kernel.observe(&scope).await.expect("it can be read");
-                let work = teardown(&Observed { addresses: without_claims(&observed), ..observed }, &owned);
+                let work = teardown(
+                    &Observed { addresses: without_claims(&observed), ..observed },
+                    &owned,
+                );
                 for op in &work.ops {
                     let outcome = kernel.perform(&op.action).await;
                     outcome.unwrap_or_else(|e| panic!("{}: {}", op.action, chain(&e)));

@@ -59,9 +59,8 @@ impl std::fmt::Display for Route {
 /// Whether answers need that way: not on the machine that holds the gateway itself, where they pass the director anyway. There the kernel would
 /// not even take the route, and one that is left from before would lead nowhere.
 fn applies(observed: &Observed, wanted: &Paths, ipv6: bool, table: u32) -> bool {
-    let route = wanted.routes.iter().find(|route| {
-        (route.table, route.gateway.is_ipv6()) == (table, ipv6)
-    });
+    let route =
+        wanted.routes.iter().find(|route| (route.table, route.gateway.is_ipv6()) == (table, ipv6));
     route.is_some_and(|route| !is_local(observed, route.gateway))
 }
 
@@ -77,12 +76,10 @@ pub(super) fn diff(
     source: &str,
 ) {
     let seen = &observed.paths;
-    let route_wanted = |route: &Route| {
-        wanted.routes.contains(route) && !is_local(observed, route.gateway)
-    };
+    let route_wanted =
+        |route: &Route| wanted.routes.contains(route) && !is_local(observed, route.gateway);
     let rule_wanted = |rule: &Rule| {
-        wanted.rules.contains(rule)
-            && applies(observed, wanted, rule.source.is_ipv6(), rule.table)
+        wanted.rules.contains(rule) && applies(observed, wanted, rule.source.is_ipv6(), rule.table)
     };
     let mut removals = Vec::new();
     // Rules go before the routes that they lead to, and come after them.
@@ -132,7 +129,8 @@ pub(super) fn diff(
 pub(super) fn fault(observed: &Observed, wanted: &Paths) -> Option<String> {
     let applies = |ipv6, table| applies(observed, wanted, ipv6, table);
     for route in &wanted.routes {
-        if applies(route.gateway.is_ipv6(), route.table) && !observed.paths.routes.contains_key(route)
+        if applies(route.gateway.is_ipv6(), route.table)
+            && !observed.paths.routes.contains_key(route)
         {
             return Some(format!("no way back through the director: route {route} is not there"));
         }
@@ -140,7 +138,9 @@ pub(super) fn fault(observed: &Observed, wanted: &Paths) -> Option<String> {
     for rule in &wanted.rules {
         if applies(rule.source.is_ipv6(), rule.table) && !observed.paths.rules.contains_key(rule) {
             let at = SocketAddr::new(rule.source, rule.first);
-            return Some(format!("answers from {at} do not go back through the director: rule {rule} is not there"));
+            return Some(format!(
+                "answers from {at} do not go back through the director: rule {rule} is not there"
+            ));
         }
     }
     None

@@ -230,9 +230,10 @@ fn foreign(before: &Observed, wanted: &Paths, ours: &Ours) -> Seen {
     let mut left = before.paths.clone();
     left.tunnels.retain(|name, device| {
         !(device.marked || ours.tunnels.contains(name))
-            && wanted.tunnels.get(name).is_none_or(|want| {
-                device.tunnel != Some((want.kind, want.local, want.checksum))
-            })
+            && wanted
+                .tunnels
+                .get(name)
+                .is_none_or(|want| device.tunnel != Some((want.kind, want.local, want.checksum)))
     });
     left.ports = left.ports.map(|mut ports| {
         ports.retain(|port, gue| {
@@ -420,11 +421,9 @@ fn what_is_not_ours_and_in_the_way_is_said_and_stays() {
 
 #[test]
 fn answers_take_the_detour_unless_the_gateway_is_this_machine() {
-    let rule =
-        Rule { source: ip(3), protocol: Protocol::Tcp, first: 80, last: 80, table: 7401 };
+    let rule = Rule { source: ip(3), protocol: Protocol::Tcp, first: 80, last: 80, table: 7401 };
     let route = Route { table: 7401, gateway: ip(1) };
-    let plan =
-        side(Paths { rules: [rule].into(), routes: [route].into(), ..Paths::default() });
+    let plan = side(Paths { rules: [rule].into(), routes: [route].into(), ..Paths::default() });
     let mut kernel = Observed::default();
     let arriving = crate::plan::diff(&kernel, &plan, &Owned::default());
     insta::assert_snapshot!(script(&arriving), @r"

@@ -134,13 +134,7 @@ pub fn link_sysctls(tunnel: &Tunnel) -> Vec<(Sysctl, i64)> {
     sysctls
 }
 
-pub(super) fn ports(
-    out: &mut PathDiff,
-    seen: &Seen,
-    wanted: &Paths,
-    ours: &Ours,
-    source: &str,
-) {
+pub(super) fn ports(out: &mut PathDiff, seen: &Seen, wanted: &Paths, ours: &Ours, source: &str) {
     for &port in &wanted.ports {
         match seen.ports.as_ref().and_then(|ports| ports.get(&port)) {
             Some(true) => {}
@@ -265,7 +259,9 @@ pub(super) fn fault(observed: &Observed, wanted: &Paths) -> Option<String> {
             return Some(format!("tunnel {name} is down"));
         }
         if tunnel.ipv4 && !has_dummy(observed, name) {
-            return Some(format!("tunnel {name} has no address, so reverse-path checks fail on it"));
+            return Some(format!(
+                "tunnel {name} has no address, so reverse-path checks fail on it"
+            ));
         }
         for (sysctl, value) in link_sysctls(tunnel) {
             match observed.sysctls.get(&sysctl) {
