@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use lvsmesh_core::model::Protocol;
-use lvsmesh_core::plan::{Owned, Raised, ServiceKey, SyncDaemon, SyncRole, Sysctl, Timeout};
+use lvsmesh_core::plan::{Owned, Raised, ServiceKey, SyncDaemon, SyncRole, Sysctl, Timeout, path};
 use serde::{Deserialize, Serialize};
 
 /// Name of the record below the data directory.
@@ -154,6 +154,38 @@ struct Record {
     timeouts: BTreeMap<Kind, Value>,
     #[serde(default)]
     daemons: BTreeSet<Daemon>,
+    #[serde(default)]
+    tunnels: BTreeSet<String>,
+    #[serde(default)]
+    gue_ports: BTreeSet<Port>,
+    #[serde(default)]
+    rules: BTreeSet<Rule>,
+    #[serde(default)]
+    routes: BTreeSet<Route>,
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(deny_unknown_fields)]
+struct Port {
+    ipv6: bool,
+    port: u16,
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    source: IpAddr,
+    protocol: Transport,
+    first: u16,
+    last: u16,
+    table: u32,
+}
+
+#[derive(Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(deny_unknown_fields)]
+struct Route {
+    table: u32,
+    gateway: IpAddr,
 }
 
 #[derive(Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
@@ -243,6 +275,31 @@ impl From<&Owned> for Record {
                 })
                 .collect(),
             daemons: owned.daemons.iter().map(Daemon::from).collect(),
+            tunnels: owned.paths.tunnels.clone(),
+            gue_ports: owned
+                .paths
+                .ports
+                .iter()
+                .map(|&path::GuePort { ipv6, port }| Port { ipv6, port })
+                .collect(),
+            rules: owned
+                .paths
+                .rules
+                .iter()
+                .map(|&path::Rule { source, protocol, first, last, table }| Rule {
+                    source,
+                    protocol: protocol.into(),
+                    first,
+                    last,
+                    table,
+                })
+                .collect(),
+            routes: owned
+                .paths
+                .routes
+                .iter()
+                .map(|&path::Route { table, gateway }| Route { table, gateway })
+                .collect(),
         }
     }
 }
@@ -270,6 +327,30 @@ impl From<Record> for Owned {
                 })
                 .collect(),
             daemons: record.daemons.into_iter().map(SyncDaemon::from).collect(),
+            paths: path::Ours {
+                tunnels: record.tunnels,
+                ports: record
+                    .gue_ports
+                    .into_iter()
+                    .map(|Port { ipv6, port }| path::GuePort { ipv6, port })
+                    .collect(),
+                rules: record
+                    .rules
+                    .into_iter()
+                    .map(|Rule { source, protocol, first, last, table }| path::Rule {
+                        source,
+                        protocol: protocol.into(),
+                        first,
+                        last,
+                        table,
+                    })
+                    .collect(),
+                routes: record
+                    .routes
+                    .into_iter()
+                    .map(|Route { table, gateway }| path::Route { table, gateway })
+                    .collect(),
+            },
         }
     }
 }
@@ -296,18 +377,32 @@ impl From<Daemon> for SyncDaemon {
     }
 }
 
+impl From<Protocol> for Transport {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+            Protocol::Sctp => Self::Sctp,
+        }
+    }
+}
+
+impl From<Transport> for Protocol {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Tcp => Self::Tcp,
+            Transport::Udp => Self::Udp,
+            Transport::Sctp => Self::Sctp,
+        }
+    }
+}
+
 impl From<&ServiceKey> for Service {
     fn from(key: &ServiceKey) -> Self {
         match *key {
-            ServiceKey::Address { protocol, address, port } => Self::Address {
-                protocol: match protocol {
-                    Protocol::Tcp => Transport::Tcp,
-                    Protocol::Udp => Transport::Udp,
-                    Protocol::Sctp => Transport::Sctp,
-                },
-                address,
-                port,
-            },
+            ServiceKey::Address { protocol, address, port } => {
+                Self::Address { protocol: protocol.into(), address, port }
+            }
             ServiceKey::Mark { ipv6, mark } => Self::Mark { ipv6, mark },
         }
     }
@@ -316,15 +411,9 @@ impl From<&ServiceKey> for Service {
 impl From<Service> for ServiceKey {
     fn from(service: Service) -> Self {
         match service {
-            Service::Address { protocol, address, port } => Self::Address {
-                protocol: match protocol {
-                    Transport::Tcp => Protocol::Tcp,
-                    Transport::Udp => Protocol::Udp,
-                    Transport::Sctp => Protocol::Sctp,
-                },
-                address,
-                port,
-            },
+            Service::Address { protocol, address, port } => {
+                Self::Address { protocol: protocol.into(), address, port }
+            }
             Service::Mark { ipv6, mark } => Self::Mark { ipv6, mark },
         }
     }
@@ -364,6 +453,21 @@ mod tests {
                 port: 8848,
                 ttl: 1,
             }]),
+            paths: path::Ours {
+                tunnels: BTreeSet::from(["lvs-ipip".to_owned()]),
+                ports: BTreeSet::from([path::GuePort { ipv6: true, port: 6080 }]),
+                rules: BTreeSet::from([path::Rule {
+                    source: "192.168.3.3".parse().unwrap(),
+                    protocol: Protocol::Udp,
+                    first: 53,
+                    last: 54,
+                    table: 7401,
+                }]),
+                routes: BTreeSet::from([path::Route {
+                    table: 7401,
+                    gateway: "2001:db8::1".parse().unwrap(),
+                }]),
+            },
         }
     }
 
@@ -388,7 +492,7 @@ mod tests {
         fs::write(directory.path().join(FILE), text).unwrap();
         let owned = record.load().unwrap();
         assert_eq!(owned.addresses.len(), 1);
-        assert!(owned.timeouts.is_empty() && owned.daemons.is_empty());
+        assert!(owned.timeouts.is_empty() && owned.daemons.is_empty() && owned.paths.is_empty());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use lvsmesh_core::lease::Input;
 use lvsmesh_core::model::NodeId;
+use lvsmesh_core::placement::NodePlan;
 use lvsmesh_core::plan::{Plan, ServiceKey, teardown as undo};
 use lvsmesh_kernel::address::{Event, Link};
 use lvsmesh_kernel::{Kernel, KernelError, Scope, chain};
@@ -248,11 +249,7 @@ pub async fn teardown<K: Kernel>(
     record: &OwnerRecord,
 ) -> Result<Vec<String>, TeardownError> {
     let owned = record.load()?;
-    let scope = Scope {
-        ipvs: !owned.services.is_empty(),
-        globals: !owned.timeouts.is_empty() || !owned.daemons.is_empty(),
-        sysctls: owned.sysctls.keys().cloned().collect(),
-    };
+    let scope = Scope::of(!owned.services.is_empty(), &NodePlan::default(), &owned);
     let observed = kernel.observe(&scope).await?;
     let Plan { ops, record: before, settled, .. } = undo(&observed, &owned);
     record.store(&before)?;

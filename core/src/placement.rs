@@ -5,6 +5,7 @@
 
 mod director;
 mod explain;
+mod host;
 mod lookup;
 mod serving;
 
@@ -16,6 +17,7 @@ pub use explain::{RealServerView, ServiceView, explain};
 use lookup::{Lookup, Names};
 
 use crate::model::{Document, Forwarding, Listen, Member, NodeId, Pool, RealServer, Service, Vip};
+use crate::plan::path::{GuePort, Paths, Route, Rule, Tunnel};
 use crate::plan::{Destination, Method, ServiceKey, ServiceSpec, Sysctl, Table, VirtualService};
 use crate::state::State;
 
@@ -42,6 +44,8 @@ pub struct RealServerSide {
     /// Sysctls that must have at least this value, before any address is added (`arp_ignore` 1 and `arp_announce` 2, on `all` and `lo`).
     /// Empty where no address is needed.
     pub sysctls: BTreeMap<Sysctl, i64>,
+    /// The ends of tunnels, and ways back through the director.
+    pub paths: Paths,
 }
 
 /// What keeps a VIP on `lo` from answering ARP, and the machine from asking with it as sender (`ip-sysctl.rst`, Linux 6.1). The kernel takes
@@ -86,7 +90,8 @@ pub fn place(state: &State, node: NodeId, holding: bool) -> NodePlan {
             );
         }
     }
-    let director = director::director_side(&state.document().fleet.ipvs, holding);
+    let mut director = director::director_side(&state.document().fleet.ipvs, holding);
+    director.sysctls.extend(host::routing(state));
     NodePlan { revision, table, real_server, director, vips: state.document().vips.clone() }
 }
 
@@ -123,18 +128,24 @@ fn real_server_side(
     member: &Member,
 ) -> RealServerSide {
     let mut addresses = BTreeSet::new();
+    let mut paths = Paths::default();
     if member.is_real_server() {
         for service in &document.services {
             let (Some(vip), Some(pool)) = (names.vip(&service.vip), names.pool(&service.pool))
             else {
                 continue;
             };
-            let needed = real_servers(state, pool).iter().any(|real_server| {
-                let method = forwarding(service, real_server);
-                method.keeps_ports() && member.addresses.contains(&real_server.address)
-            });
-            if needed {
-                addresses.extend(&vip.addresses);
+            let all = real_servers(state, pool);
+            for own in all.iter().filter(|own| member.addresses.contains(&own.address)) {
+                if forwarding(service, own).keeps_ports() {
+                    addresses.extend(&vip.addresses);
+                }
+                for &address in &vip.addresses {
+                    let mixed = serving::mixed(document, all, address);
+                    if serving::can_be_behind(service, own, address, mixed) {
+                        paths.merge(host::share(document, service, address, own, member).paths);
+                    }
+                }
             }
         }
     }
@@ -143,7 +154,7 @@ fn real_server_side(
     } else {
         BTreeMap::new()
     };
-    RealServerSide { addresses, sysctls }
+    RealServerSide { addresses, sysctls, paths }
 }
 
 /// The real servers of a pool, whether they serve or not: as listed, or as its source said last.
@@ -229,16 +240,7 @@ impl RealServerSide {
         let mut hash = Fnv1a::new();
         hash.update(b"lvsmesh real server side 1");
         for address in &self.addresses {
-            match address {
-                IpAddr::V4(address) => {
-                    hash.update(&[4]);
-                    hash.update(&address.octets());
-                }
-                IpAddr::V6(address) => {
-                    hash.update(&[6]);
-                    hash.update(&address.octets());
-                }
-            }
+            hash.address(*address);
         }
         for (name, least) in &self.sysctls {
             hash.update(b"s");
@@ -246,7 +248,41 @@ impl RealServerSide {
             hash.update(&[0]);
             hash.update(&least.to_be_bytes());
         }
+        // What came later adds nothing where it is empty: sides that need none of it keep the digest that they had.
+        let Paths { tunnels, ports, rules, routes } = &self.paths;
+        for (name, Tunnel { kind, local, number: _, checksum, ipv4, ipv6 }) in tunnels {
+            hash.update(b"t");
+            hash.update(name.as_bytes());
+            hash.update(&[0]);
+            hash.update(kind.name().as_bytes());
+            hash.update(&[0]);
+            hash.address(*local);
+            hash.update(&[u8::from(*checksum), u8::from(*ipv4), u8::from(*ipv6)]);
+        }
+        for GuePort { ipv6, port } in ports {
+            hash.update(b"g");
+            hash.update(&[u8::from(*ipv6)]);
+            hash.update(&port.to_be_bytes());
+        }
+        for Rule { source, protocol, first, last, table } in rules {
+            hash.update(b"r");
+            hash.address(*source);
+            hash.update(&[protocol.number()]);
+            hash.update(&first.to_be_bytes());
+            hash.update(&last.to_be_bytes());
+            hash.update(&table.to_be_bytes());
+        }
+        for Route { table, gateway } in routes {
+            hash.update(b"d");
+            hash.update(&table.to_be_bytes());
+            hash.address(*gateway);
+        }
         hash.0
+    }
+
+    /// Whether everything that `part` needs is in it, sysctls aside, which follow from the addresses.
+    fn covers(&self, part: &Self) -> bool {
+        self.addresses.is_superset(&part.addresses) && self.paths.covers(&part.paths)
     }
 }
 
@@ -256,6 +292,19 @@ pub(crate) struct Fnv1a(pub(crate) u64);
 impl Fnv1a {
     pub(crate) const fn new() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn address(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => {
+                self.update(&[4]);
+                self.update(&address.octets());
+            }
+            IpAddr::V6(address) => {
+                self.update(&[6]);
+                self.update(&address.octets());
+            }
+        }
     }
 
     pub(crate) fn update(&mut self, bytes: &[u8]) {

@@ -8,6 +8,7 @@ pub mod globals;
 pub mod hashed;
 pub mod ipvs;
 pub mod order;
+pub mod path;
 pub mod restore;
 pub mod table;
 #[cfg(test)]
@@ -35,6 +36,8 @@ pub struct Observed {
     pub sysctls: BTreeMap<Sysctl, i64>,
     /// What belongs to IPVS as a whole; `None` if there is no IPVS or it was not asked.
     pub globals: Option<Globals>,
+    /// Tunnels' ends and ways back.
+    pub paths: path::Seen,
 }
 
 /// One address on one interface.
@@ -67,6 +70,8 @@ pub struct Owned {
     pub timeouts: BTreeMap<Timeout, Raised>,
     /// Synchronisation daemons that were started, as they were asked for.
     pub daemons: BTreeSet<SyncDaemon>,
+    /// Tunnels' ends and ways back.
+    pub paths: path::Ours,
 }
 
 /// What a sysctl should be.
@@ -163,6 +168,8 @@ pub enum Action {
     StartDaemon(SyncDaemon),
     /// `IPVS_CMD_DEL_DAEMON`.
     StopDaemon(SyncRole),
+    /// Tunnels' ends and ways back.
+    Path(path::PathAction),
 }
 
 /// One operation: what, and why.
@@ -201,6 +208,7 @@ pub fn diff(observed: &Observed, plan: &NodePlan, owned: &Owned) -> Plan {
         ipvs::diff(observed.table.as_ref(), &plan.table, &owned.services, &source),
         address::diff(observed, &plan.real_server, &plan.director.sysctls, owned, &source),
         globals::diff(observed.globals.as_ref(), &plan.director.globals, owned, &source),
+        path::diff(observed, &plan.real_server.paths, &owned.paths, &source),
     )
 }
 
@@ -215,6 +223,7 @@ pub fn teardown(observed: &Observed, owned: &Owned) -> Plan {
         ipvs::diff(observed.table.as_ref(), &Table::new(), &owned.services, source),
         address::teardown(observed, owned, source),
         globals::diff(observed.globals.as_ref(), &WantedGlobals::default(), owned, source),
+        path::diff(observed, &path::Paths::default(), &owned.paths, source),
     )
 }
 
@@ -234,7 +243,8 @@ impl Action {
             | Self::SetSysctl { .. }
             | Self::SetTimeout { .. }
             | Self::StartDaemon(_)
-            | Self::StopDaemon(_) => None,
+            | Self::StopDaemon(_)
+            | Self::Path(_) => None,
         }
     }
 
@@ -257,7 +267,8 @@ impl Action {
             | Self::RemoveDestination(..)
             | Self::AddAddress { .. }
             | Self::RemoveAddress { .. }
-            | Self::SetSysctl { .. } => self.is_about_table(),
+            | Self::SetSysctl { .. }
+            | Self::Path(_) => self.is_about_table(),
         }
     }
 }
@@ -296,6 +307,7 @@ impl std::fmt::Display for Action {
             }
             Self::StartDaemon(daemon) => write!(f, "start sync daemon {daemon}"),
             Self::StopDaemon(role) => write!(f, "stop sync daemon {role}"),
+            Self::Path(action) => action.fmt(f),
         }
     }
 }

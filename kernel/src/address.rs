@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub use events::{Event, Events};
 use futures_util::StreamExt;
 use lvsmesh_core::plan::Address;
+use lvsmesh_core::plan::path::DUMMY;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
@@ -133,7 +134,7 @@ impl Addresses {
         })
     }
 
-    /// Adds an address, /32 or /128, with lvsmesh's mark: scope host on `lo`, global elsewhere. IPv6 without duplicate address detection,
+    /// Adds an address, /32 or /128, with lvsmesh's mark: scope host on `lo` and for tunnels' dummy, global elsewhere. IPv6 without duplicate address detection,
     /// which would leave the address dead while another machine has it.
     ///
     /// # Errors
@@ -143,7 +144,8 @@ impl Addresses {
         const OPERATION: &str = "add address";
 
         let mut message = self.message(OPERATION, interface, address).await?;
-        if interface == "lo" {
+        // What is not to be chosen as the source of what this machine sends.
+        if interface == "lo" || address == DUMMY {
             message.header.scope = AddressScope::Host;
         }
         if address.is_ipv6() {
@@ -205,7 +207,7 @@ impl Addresses {
     }
 
     /// Lists a whole set, again if it changed meanwhile.
-    async fn dump(
+    pub(crate) async fn dump(
         &self,
         operation: &'static str,
         object: &str,
@@ -232,7 +234,7 @@ impl Addresses {
     }
 
     /// Sends a request that the kernel answers with nothing but yes or no.
-    async fn acknowledged(
+    pub(crate) async fn acknowledged(
         &self,
         operation: &'static str,
         object: &str,

@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use lvsmesh_core::plan::path::{PathAction, TunnelKind};
 use lvsmesh_core::plan::{Action, ServiceKey};
 pub use nix::errno::Errno;
 
@@ -128,6 +129,22 @@ fn refusal_hint(operation: &str, object: &str, errno: Errno) -> Option<String> {
         Errno::ENOENT if operation.ends_with("service") => Some(format!(
             "the kernel has no such scheduler or persistence engine: `modprobe` its module, ip_vs_NAME ({object})"
         )),
+        Errno::EOPNOTSUPP if operation == ADD_TUNNEL => TunnelKind::ALL
+            .into_iter()
+            .find(|kind| object.contains(&format!("({} ", kind.name())))
+            .map(missing_kind),
+        Errno::ENOENT if operation == ADD_PORT => Some(
+            "the kernel has no Foo-over-UDP: `modprobe fou`; it needs CONFIG_NET_FOU (Debian: linux-image-amd64 has it)".into(),
+        ),
+        Errno::EADDRINUSE if operation == ADD_PORT => {
+            Some("another program has that UDP port; `ss -lun` shows it".into())
+        }
+        Errno::EEXIST if operation == ADD_TUNNEL => Some(
+            "another device takes the same packets; `ip -d link show type KIND` shows it".into(),
+        ),
+        Errno::ENETUNREACH | Errno::EHOSTUNREACH if operation == ADD_ROUTE => Some(
+            "the inside VIP, the service's `gateway`, must be an address of a network that this machine is on".into(),
+        ),
         Errno::EEXIST | Errno::ESRCH => {
             Some("somebody else changed it since it was read; the next round reads again".into())
         }
@@ -135,6 +152,24 @@ fn refusal_hint(operation: &str, object: &str, errno: Errno) -> Option<String> {
         Errno::EROFS => Some("/proc/sys is mounted read-only, as in an unprivileged container".into()),
         _ => None,
     }
+}
+
+const ADD_TUNNEL: &str = "add tunnel";
+const ADD_PORT: &str = "add GUE port";
+const ADD_ROUTE: &str = "add route";
+
+/// What gives a kernel that kind of tunnel device.
+fn missing_kind(kind: TunnelKind) -> String {
+    let (module, option) = match kind {
+        TunnelKind::Ipip => ("ipip", "CONFIG_NET_IPIP"),
+        TunnelKind::Sit => ("sit", "CONFIG_IPV6_SIT"),
+        TunnelKind::Gre => ("ip_gre", "CONFIG_NET_IPGRE"),
+        TunnelKind::Ip6tnl => ("ip6_tunnel", "CONFIG_IPV6_TUNNEL"),
+        TunnelKind::Ip6gre => ("ip6_gre", "CONFIG_IPV6_GRE"),
+    };
+    format!(
+        "the kernel has no such tunnels: `modprobe {module}`; it needs {option} (Debian: linux-image-amd64 has it), and a container needs it loaded on its host"
+    )
 }
 
 /// The error for a kernel without IPVS, for those who found [`Observed::table`](lvsmesh_core::plan::Observed::table) empty and need it.
@@ -200,6 +235,17 @@ pub(crate) fn describe(action: &Action) -> (&'static str, String) {
         }
         Action::StartDaemon(daemon) => ("start sync daemon", daemon.to_string()),
         Action::StopDaemon(role) => ("stop sync daemon", role.to_string()),
+        Action::Path(action) => match action {
+            PathAction::AddTunnel(tunnel) => (ADD_TUNNEL, tunnel.to_string()),
+            PathAction::RaiseTunnel(name) => ("set up tunnel", name.clone()),
+            PathAction::RemoveTunnel(name) => ("remove tunnel", name.clone()),
+            PathAction::AddPort(port) => (ADD_PORT, port.to_string()),
+            PathAction::RemovePort(port) => ("remove GUE port", port.to_string()),
+            PathAction::AddRule(rule) => ("add rule", rule.to_string()),
+            PathAction::RemoveRule(rule) => ("remove rule", rule.to_string()),
+            PathAction::AddRoute(route) => (ADD_ROUTE, route.to_string()),
+            PathAction::RemoveRoute(route) => ("remove route", route.to_string()),
+        },
     }
 }
 
@@ -227,6 +273,8 @@ impl std::fmt::Display for Named {
 
 #[cfg(test)]
 mod tests {
+    use lvsmesh_core::plan::path::{GuePort, Tunnel};
+
     use super::*;
 
     #[test]
@@ -249,6 +297,33 @@ mod tests {
         for word in ["CONFIG_IP_VS", "modprobe ip_vs", "linux-image-amd64"] {
             assert!(hint.contains(word), "{word}: {hint}");
         }
+    }
+
+    #[test]
+    fn a_missing_kind_of_tunnel_is_named_with_what_gives_it() {
+        for (kind, word) in [
+            (TunnelKind::Ipip, "modprobe ipip"),
+            (TunnelKind::Sit, "CONFIG_IPV6_SIT"),
+            (TunnelKind::Gre, "modprobe ip_gre"),
+            (TunnelKind::Ip6tnl, "modprobe ip6_tunnel"),
+            (TunnelKind::Ip6gre, "CONFIG_IPV6_GRE"),
+        ] {
+            let tunnel = Tunnel {
+                kind,
+                local: "192.0.2.3".parse().unwrap(),
+                number: 1,
+                checksum: false,
+                ipv4: true,
+                ipv6: false,
+            };
+            let (operation, object) = describe(&Action::Path(PathAction::AddTunnel(tunnel)));
+            let hint = KernelError::refused(operation, object, Errno::EOPNOTSUPP).hint();
+            assert!(hint.as_ref().is_some_and(|hint| hint.contains(word)), "{kind:?}: {hint:?}");
+        }
+        let port = GuePort { ipv6: false, port: 6080 };
+        let (operation, object) = describe(&Action::Path(PathAction::AddPort(port)));
+        let hint = KernelError::refused(operation, object, Errno::ENOENT).hint().unwrap();
+        assert!(hint.contains("CONFIG_NET_FOU"), "{hint}");
     }
 
     #[test]

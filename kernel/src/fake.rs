@@ -1,11 +1,14 @@
 //! A kernel in memory: it keeps what is put into it and refuses what Linux refuses, with the same error numbers.
 
+mod paths;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lvsmesh_core::model::Scheduler;
 use lvsmesh_core::plan::globals::Timeouts;
+use lvsmesh_core::plan::path;
 use lvsmesh_core::plan::{
     Action, Address, Destination, Globals, Method, Observed, ServiceKey, ServiceSpec, SyncDaemon,
     Sysctl, Table, VirtualService,
@@ -33,6 +36,8 @@ pub struct FakeState {
     pub addresses: BTreeSet<Address>,
     /// Sysctls that exist.
     pub sysctls: BTreeMap<Sysctl, i64>,
+    /// Tunnels' ends and ways back.
+    pub paths: path::Seen,
     /// Operations that succeeded, in order.
     pub performed: Vec<Action>,
     /// Operations to come before one fails (0: the next), and with which error; then it is `None` again.
@@ -62,7 +67,7 @@ pub struct Reads {
 
 impl FakeKernel {
     /// A kernel with IPVS, `lo` with its own addresses, the other `interfaces`, and for each of them, `all` and `default` the sysctls
-    /// `arp_ignore` and `arp_announce` at 0; and the settings of IPVS at their defaults.
+    /// `arp_ignore` and `arp_announce` at 0 and `send_redirects` at 1; it does not route; and the settings of IPVS at their defaults.
     #[must_use]
     pub fn new(interfaces: &[&str]) -> Self {
         let mut state = FakeState {
@@ -74,6 +79,7 @@ impl FakeKernel {
             interfaces: interfaces.iter().copied().chain(["lo"]).map(Into::into).collect(),
             addresses: BTreeSet::new(),
             sysctls: BTreeMap::new(),
+            paths: path::Seen { ports: Some(BTreeMap::new()), ..path::Seen::default() },
             performed: Vec::new(),
             fail_after: None,
             missing_schedulers: BTreeSet::new(),
@@ -88,9 +94,12 @@ impl FakeKernel {
             state.addresses.insert(Address { interface, address, prefix, marked: false });
         }
         for interface in state.interfaces.iter().map(String::as_str).chain(["all", "default"]) {
-            for key in ["arp_ignore", "arp_announce"] {
-                state.sysctls.insert(Sysctl(format!("net/ipv4/conf/{interface}/{key}")), 0);
+            for (key, value) in [("arp_ignore", 0), ("arp_announce", 0), ("send_redirects", 1)] {
+                state.sysctls.insert(Sysctl(format!("net/ipv4/conf/{interface}/{key}")), value);
             }
+        }
+        for name in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+            state.sysctls.insert(Sysctl(name.into()), 0);
         }
         for setting in lvsmesh_core::model::ipvs::SETTINGS {
             let name = Sysctl(format!("net/ipv4/vs/{}", setting.name));
@@ -142,6 +151,10 @@ impl Kernel for FakeKernel {
                 .iter()
                 .filter_map(|name| Some((name.clone(), *state.sysctls.get(name)?)))
                 .collect(),
+            paths: path::Seen {
+                ports: state.paths.ports.clone().filter(|_| what.gue),
+                ..if what.paths { state.paths.clone() } else { path::Seen::default() }
+            },
         })
     }
 
@@ -293,6 +306,7 @@ impl FakeState {
                 }
                 Ok(())
             }
+            Action::Path(action) => self.path(action),
             Action::StartDaemon(daemon) => self.start_daemon(daemon),
             Action::StopDaemon(role) => {
                 self.table()?;

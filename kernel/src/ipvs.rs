@@ -321,7 +321,10 @@ impl Ipvs {
                 (Command::NewDaemon, codec::config::encode_daemon(daemon))
             }
             Action::StopDaemon(role) => (Command::DelDaemon, codec::config::encode_role(*role)),
-            Action::AddAddress { .. } | Action::RemoveAddress { .. } | Action::SetSysctl { .. } => {
+            Action::AddAddress { .. }
+            | Action::RemoveAddress { .. }
+            | Action::SetSysctl { .. }
+            | Action::Path(_) => {
                 return None;
             }
         };

@@ -14,8 +14,10 @@ pub mod address;
 pub mod clock;
 mod error;
 pub mod fake;
+mod fou;
 pub mod ipvs;
 mod linux;
+mod path;
 pub mod raw;
 pub mod record;
 pub mod route_socket;
@@ -28,7 +30,10 @@ use std::time::Duration;
 
 pub use error::{Errno, KernelError, chain, ipvs_missing, load_ipvs};
 pub use linux::Linux;
-use lvsmesh_core::plan::{Action, Observed, ServiceKey, ServiceSpec, Sysctl, Table};
+use lvsmesh_core::placement::NodePlan;
+use lvsmesh_core::plan::globals::WantedGlobals;
+use lvsmesh_core::plan::path::link_sysctls;
+use lvsmesh_core::plan::{Action, Observed, Owned, ServiceKey, ServiceSpec, Sysctl, Table};
 
 /// lvsmesh's mark on the addresses that it adds: `IFA_PROTO` 0x4C, the letter L (Linux 5.18 and later keep and show it; older kernels
 /// ignore it). `rt_addrprotos(5)` gives 0 to 3 to the kernel; the rest is free.
@@ -46,6 +51,29 @@ pub struct Scope {
     pub globals: bool,
     /// These sysctls; one that does not exist is absent from [`Observed::sysctls`].
     pub sysctls: BTreeSet<Sysctl>,
+    /// Tunnel devices, policy rules and routes.
+    pub paths: bool,
+    /// GUE ports, which asks the kernel to load its module.
+    pub gue: bool,
+}
+
+impl Scope {
+    /// What has to be read in order to carry out a plan, and to undo what is recorded. `ipvs`: whether the table is asked for at all.
+    #[must_use]
+    pub fn of(ipvs: bool, plan: &NodePlan, owned: &Owned) -> Self {
+        let paths = &plan.real_server.paths;
+        let tunnels = paths.tunnels.values().flat_map(link_sysctls).map(|(name, _)| name);
+        let wanted = plan.real_server.sysctls.keys().chain(plan.director.sysctls.keys());
+        Self {
+            ipvs,
+            globals: plan.director.globals != WantedGlobals::default()
+                || !owned.timeouts.is_empty()
+                || !owned.daemons.is_empty(),
+            sysctls: wanted.chain(owned.sysctls.keys()).cloned().chain(tunnels).collect(),
+            paths: !paths.is_empty() || !owned.paths.is_empty(),
+            gue: !paths.ports.is_empty() || !owned.paths.ports.is_empty(),
+        }
+    }
 }
 
 /// One machine's kernel, as the reconciler uses it.
@@ -70,7 +98,8 @@ pub trait Kernel: Send {
     /// The kernel's, as it gives it. Adding what exists: `EEXIST`. Services: `ESRCH` if there is none, also for its destinations;
     /// `ENOENT` for a scheduler or persistence engine that the kernel does not have. Destinations: `ENOENT` if there is none, `ERANGE` for
     /// a lower threshold above the upper. Addresses: `ENODEV` without such an interface, `EADDRNOTAVAIL` on removing one that is not
-    /// there. Sysctls: `ENOENT`. [`KernelError::IpvsMissing`] for any IPVS operation on a kernel without IPVS.
+    /// there. Sysctls: `ENOENT`. Tunnels: `EOPNOTSUPP` for a kind that the kernel does not have, `EEXIST` beside another one for the same
+    /// packets. Routes: `ENETUNREACH` if the gateway is not on a network of this machine. [`KernelError::IpvsMissing`] for any IPVS operation on a kernel without IPVS.
     ///
     /// Cancelling the future leaves open whether the operation was performed; the next observation tells.
     fn perform(&mut self, action: &Action) -> impl Future<Output = Result<(), KernelError>> + Send;

@@ -7,7 +7,7 @@ use lvsmesh_core::plan::{Action, Globals, Observed, ServiceKey, ServiceSpec, Tab
 use crate::address::Addresses;
 use crate::error::{Errno, KernelError};
 use crate::ipvs::Ipvs;
-use crate::{Kernel, Scope, sysctl};
+use crate::{Kernel, Scope, fou, path, sysctl};
 
 /// The Linux kernel of this machine, in the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -82,6 +82,12 @@ impl Kernel for Linux {
         };
         let addresses = self.addresses.addresses().await?;
         let mut observed = Observed { table, addresses, globals, ..Observed::default() };
+        if what.paths {
+            observed.paths = path::observe(&self.addresses).await?;
+        }
+        if what.gue {
+            observed.paths.ports = fou::list()?;
+        }
         for name in &what.sysctls {
             if let Some(value) = sysctl::read(name)? {
                 observed.sysctls.insert(name.clone(), value);
@@ -108,6 +114,7 @@ impl Kernel for Linux {
                 self.addresses.remove(interface, *address).await
             }
             Action::SetSysctl { name, value } => sysctl::write(name, *value),
+            Action::Path(action) => path::perform(&self.addresses, action).await,
         }
     }
 

@@ -5,6 +5,7 @@
 mod ipvs_failover;
 mod ipvs_import;
 mod ipvs_keep;
+mod ipvs_modes;
 mod ipvs_repair;
 mod ipvs_table;
 mod ipvs_views;

@@ -1,5 +1,6 @@
 //! Performs what a plan lists: batches of operations that do not wait for one another, one batch after another.
 
+use lvsmesh_core::plan::path::PathAction;
 use lvsmesh_core::plan::{Action, Failed, Op, batches};
 use lvsmesh_kernel::{Kernel, KernelError};
 use tracing::field::Empty;
@@ -111,5 +112,16 @@ fn kind(action: &Action) -> &'static str {
         Action::SetTimeout { .. } => "set_timeout",
         Action::StartDaemon(_) => "start_daemon",
         Action::StopDaemon(_) => "stop_daemon",
+        Action::Path(action) => match action {
+            PathAction::AddTunnel(_) => "add_tunnel",
+            PathAction::RaiseTunnel(_) => "raise_tunnel",
+            PathAction::RemoveTunnel(_) => "remove_tunnel",
+            PathAction::AddPort(_) => "add_gue_port",
+            PathAction::RemovePort(_) => "remove_gue_port",
+            PathAction::AddRule(_) => "add_rule",
+            PathAction::RemoveRule(_) => "remove_rule",
+            PathAction::AddRoute(_) => "add_route",
+            PathAction::RemoveRoute(_) => "remove_route",
+        },
     }
 }

@@ -261,15 +261,8 @@ impl<K: Kernel> Rounds<K> {
     }
 
     fn scope(&self, member: &Member, plan: &NodePlan) -> Scope {
-        let wanted = plan.real_server.sysctls.keys().chain(plan.director.sysctls.keys());
-        let globals = plan.director.globals != WantedGlobals::default()
-            || !self.owned.timeouts.is_empty()
-            || !self.owned.daemons.is_empty();
-        Scope {
-            ipvs: member.is_director() || !self.owned.services.is_empty(),
-            globals,
-            sysctls: wanted.chain(self.owned.sysctls.keys()).cloned().collect(),
-        }
+        let ipvs = member.is_director() || !self.owned.services.is_empty();
+        Scope::of(ipvs, plan, &self.owned)
     }
 
     /// Puts `owned` on the disk, unless it is there already.

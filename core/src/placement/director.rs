@@ -12,7 +12,7 @@ use crate::plan::{Sysctl, Want};
 pub struct DirectorSide {
     /// Timeouts and the synchronisation daemon.
     pub globals: WantedGlobals,
-    /// Sysctls below `net/ipv4/vs/`.
+    /// Sysctls: those below `net/ipv4/vs/`, and what lets translated connections pass.
     pub sysctls: BTreeMap<Sysctl, Want>,
 }
 

@@ -38,6 +38,8 @@ pub(super) struct Lookup<'a> {
     managers: BTreeMap<IpAddr, &'a Member>,
     /// By node, once it was asked for.
     reported: BTreeMap<NodeId, Reported>,
+    /// Likewise.
+    sides: BTreeMap<NodeId, RealServerSide>,
 }
 
 /// What a node's last report is about.
@@ -59,12 +61,20 @@ impl<'a> Lookup<'a> {
             }
         }
         let names = Names::of(state.document());
-        Self { state, names, managers, reported: BTreeMap::new() }
+        Self { state, names, managers, reported: BTreeMap::new(), sides: BTreeMap::new() }
     }
 
     /// The node whose address that is, if it may be a real server.
     pub(super) fn manager(&self, address: IpAddr) -> Option<&'a Member> {
         self.managers.get(&address).copied()
+    }
+
+    /// What the document in force asks of that node.
+    pub(super) fn side(&mut self, node: &Member) -> &RealServerSide {
+        let (state, names) = (self.state, &self.names);
+        self.sides
+            .entry(node.id)
+            .or_insert_with(|| real_server_side(state, state.document(), names, node))
     }
 
     /// What a report of that node with that digest is about; of several earlier revisions the newest.

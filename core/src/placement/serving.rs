@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::lookup::{Lookup, Reported};
-use super::{forwarding, real_servers};
-use crate::model::{Forwarding, Listen, Member, Pool, RealServer, Service};
+use super::{forwarding, host, real_servers};
+use crate::model::{Document, Forwarding, Listen, Member, Pool, RealServer, Service};
 
 /// What is decided about one real server, for one VIP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,19 +35,16 @@ pub(super) fn assess<'a>(
     let mut verdicts = Vec::new();
     let state = lookup.state;
     let all = real_servers(state, pool);
-    let native = |real_server: &RealServer| real_server.address.is_ipv6() == vip.is_ipv6();
-    // The protocol of the synchronisation daemon cannot carry connections of two families, and the kernel refuses one beside the other.
-    let mixed = !all.iter().any(native) && state.document().fleet.ipvs.sync.is_none();
+    let mixed = mixed(state.document(), all, vip);
     for &real_server in all {
         let forwarding = forwarding(service, &real_server);
-        let tunnelled = matches!(forwarding, Forwarding::Tunnel(_));
-        if !(native(&real_server) || mixed && tunnelled) {
+        if !can_be_behind(service, &real_server, vip, mixed) {
             continue;
         }
         let index = verdicts.len();
         let node = lookup.manager(real_server.address);
         let unready = unfit(service, forwarding, &real_server)
-            .or_else(|| node.and_then(|node| unready(lookup, node, vip)));
+            .or_else(|| node.and_then(|node| unready(lookup, service, &real_server, node, vip)));
         let fault = state.health_fault(&pool.name, real_server.socket_addr());
         let reason = match (unready, fault) {
             (Some(unready), _) => Some(unready),
@@ -77,8 +74,29 @@ pub(super) fn assess<'a>(
     verdicts
 }
 
+/// Whether real servers of the other IP version can be behind that address: if the pool has none of its own, and no synchronisation daemon is
+/// asked for. The daemon's protocol cannot carry connections of two families, and the kernel refuses one beside the other.
+pub(super) fn mixed(document: &Document, all: &[RealServer], vip: IpAddr) -> bool {
+    document.fleet.ipvs.sync.is_none()
+        && !all.iter().any(|real_server| real_server.address.is_ipv6() == vip.is_ipv6())
+}
+
+/// Whether a real server can be behind that address: it is of the same IP version, or is reached through a tunnel and may be of the other.
+pub(super) fn can_be_behind(
+    service: &Service,
+    real_server: &RealServer,
+    vip: IpAddr,
+    mixed: bool,
+) -> bool {
+    real_server.address.is_ipv6() == vip.is_ipv6()
+        || mixed && matches!(forwarding(service, real_server), Forwarding::Tunnel(_))
+}
+
 /// Why a real server that was found cannot be behind the service; of listed ones that is checked when the document is.
 fn unfit(service: &Service, forwarding: Forwarding, real_server: &RealServer) -> Option<String> {
+    if let Some(reason) = host::unreceivable(forwarding, real_server) {
+        return Some(reason);
+    }
     let Listen::Port { port, .. } = service.listen else { return None };
     (forwarding.keeps_ports() && real_server.port != port).then(|| {
         let method = forwarding.name();
@@ -89,12 +107,22 @@ fn unfit(service: &Service, forwarding: Forwarding, real_server: &RealServer) ->
     })
 }
 
-/// Why the node is not ready to answer for the VIP; `None`: it is.
+/// Why the node is not ready to answer for the VIP as that real server; `None`: it is.
 ///
-/// A report about an earlier revision still vouches for the VIPs that this revision asks for as well: what was in place stays in place.
+/// A report about an earlier revision still vouches for what this revision asks for as well: what was in place stays in place.
 /// Without this, adding a VIP would empty every pool until each node has reported again.
-fn unready(lookup: &mut Lookup<'_>, node: &Member, vip: IpAddr) -> Option<String> {
+fn unready(
+    lookup: &mut Lookup<'_>,
+    service: &Service,
+    real_server: &RealServer,
+    node: &Member,
+    vip: IpAddr,
+) -> Option<String> {
     let name = &node.name;
+    let share = host::share(lookup.state.document(), service, vip, real_server, node);
+    if let Some(reason) = host::impossible(lookup, service, real_server, node, &share) {
+        return Some(reason);
+    }
     let Some(report) = lookup.state.readiness(node.id) else {
         return Some(format!("{name}: no readiness report yet"));
     };
@@ -104,7 +132,7 @@ fn unready(lookup: &mut Lookup<'_>, node: &Member, vip: IpAddr) -> Option<String
     let revision = lookup.state.revision();
     let vouched = match lookup.reported(node, report.digest) {
         Reported::Current => true,
-        Reported::Earlier(side) => side.addresses.contains(&vip),
+        Reported::Earlier(side) => side.covers(&share),
         Reported::Unknown => false,
     };
     (!vouched).then(|| format!("{name}: revision {revision} not confirmed yet"))

@@ -54,7 +54,7 @@ pub fn diff(
     sysctls(&mut out, observed, &wanted, owned, source);
     // Without IPVS none of its settings exist, which is said elsewhere.
     for name in others.keys().filter(|name| !observed.sysctls.contains_key(name)) {
-        if observed.table.is_some() {
+        if observed.table.is_some() || !name.0.starts_with("net/ipv4/vs/") {
             out.withheld.push(format!("{name} is not set: this kernel has no such setting"));
         }
     }
@@ -97,7 +97,9 @@ pub fn real_server_fault(observed: &Observed, side: &RealServerSide) -> Option<S
         }
     }
     let missing = side.addresses.iter().find(|vip| !on_loopback(observed, **vip));
-    missing.map(|vip| format!("VIP {vip} not on {LOOPBACK}"))
+    missing
+        .map(|vip| format!("VIP {vip} not on {LOOPBACK}"))
+        .or_else(|| super::path::fault(observed, side))
 }
 
 fn sysctls(

@@ -1,26 +1,29 @@
 //! Which operation must precede which.
 //!
-//! 1. Sysctls up: a VIP on `lo` without them answers ARP for the whole segment.
+//! 1. Sysctls up: a VIP on `lo` without them answers ARP for the whole segment. Then tunnels' ends and ways back: a real server that gets
+//!    packets must be able to take and to answer them.
 //! 2. The table: services added and changed, real servers added and changed, real servers drained and removed, services removed; each for
 //!    the whole table at once, because the operations of one kind do not depend on one another and can be on their way together. Before the
 //!    addresses, because a machine that forwards for a VIP that is also on its `lo` sends packets round in circles.
 //! 3. The synchronisation daemon: the one of the other role is stopped before one is started, because the kernel refuses it while a table
 //!    has real servers of another family than their service, and because never both run.
 //! 4. Addresses added, then addresses removed.
-//! 5. Sysctls given back, when no VIP needs them any more.
+//! 5. Ways back and tunnels' ends taken away; sysctls given back, when no VIP needs them any more.
 
 use std::collections::BTreeMap;
 
 use super::address::{HostDiff, LOOPBACK, guards_arp};
 use super::globals::GlobalsDiff;
 use super::ipvs::TableDiff;
+use super::path::{PathAction, PathDiff};
 use super::{Action, Op, Owned, Plan, ServiceKey};
 
-/// Puts the operations of both halves into one order.
+/// Puts the operations of all parts into one order.
 #[must_use]
-pub fn assemble(table: TableDiff, host: HostDiff, globals: GlobalsDiff) -> Plan {
+pub fn assemble(table: TableDiff, host: HostDiff, globals: GlobalsDiff, paths: PathDiff) -> Plan {
     let stages = [
         host.raises,
+        paths.prepare,
         globals.timeouts,
         table.services,
         table.additions,
@@ -30,6 +33,7 @@ pub fn assemble(table: TableDiff, host: HostDiff, globals: GlobalsDiff) -> Plan 
         globals.starts,
         host.additions,
         host.removals,
+        paths.clear,
         host.restores,
     ];
     Plan {
@@ -40,6 +44,7 @@ pub fn assemble(table: TableDiff, host: HostDiff, globals: GlobalsDiff) -> Plan 
             sysctls: host.record_sysctls,
             timeouts: globals.record_timeouts,
             daemons: globals.record_daemons,
+            paths: paths.record,
         },
         settled: Owned {
             services: table.settled,
@@ -47,8 +52,9 @@ pub fn assemble(table: TableDiff, host: HostDiff, globals: GlobalsDiff) -> Plan 
             sysctls: host.settled_sysctls,
             timeouts: globals.settled_timeouts,
             daemons: globals.settled_daemons,
+            paths: paths.settled,
         },
-        withheld: host.withheld.into_iter().chain(globals.withheld).collect(),
+        withheld: [host.withheld, globals.withheld, paths.withheld].concat(),
         foreign: table.foreign,
     }
 }
@@ -72,6 +78,12 @@ enum Stage {
     Removals,
     AddAddresses,
     RemoveAddresses,
+    Ports,
+    TunnelRemovals,
+    TunnelAdditions,
+    Rules,
+    RouteRemovals,
+    RouteAdditions,
 }
 
 const fn stage(action: &Action) -> Stage {
@@ -87,6 +99,14 @@ const fn stage(action: &Action) -> Stage {
         Action::RemoveService(_) => Stage::Removals,
         Action::AddAddress { .. } => Stage::AddAddresses,
         Action::RemoveAddress { .. } => Stage::RemoveAddresses,
+        Action::Path(action) => match action {
+            PathAction::AddPort(_) | PathAction::RemovePort(_) => Stage::Ports,
+            PathAction::RemoveTunnel(_) => Stage::TunnelRemovals,
+            PathAction::AddTunnel(_) | PathAction::RaiseTunnel(_) => Stage::TunnelAdditions,
+            PathAction::AddRule(_) | PathAction::RemoveRule(_) => Stage::Rules,
+            PathAction::RemoveRoute(_) => Stage::RouteRemovals,
+            PathAction::AddRoute(_) => Stage::RouteAdditions,
+        },
     }
 }
 
@@ -131,7 +151,8 @@ fn service_of(action: &Action) -> Option<&ServiceKey> {
         | Action::SetSysctl { .. }
         | Action::SetTimeout { .. }
         | Action::StartDaemon(_)
-        | Action::StopDaemon(_) => None,
+        | Action::StopDaemon(_)
+        | Action::Path(_) => None,
     }
 }
 
@@ -156,6 +177,15 @@ pub fn blocks(failed: &Action, next: &Action) -> bool {
             interface == LOOPBACK
                 && matches!(next, Action::SetSysctl { name, .. } if guards_arp(name))
         }
+        // Nothing can be done to a device that is not there, and none be made where an old one stands.
+        Action::Path(PathAction::AddTunnel(tunnel)) => is_about_link(next, &tunnel.name()),
+        Action::Path(PathAction::RemoveTunnel(name)) => {
+            matches!(next, Action::Path(PathAction::AddTunnel(tunnel)) if tunnel.name() == *name)
+        }
+        // A table has one default route.
+        Action::Path(PathAction::RemoveRoute(route)) => {
+            matches!(next, Action::Path(PathAction::AddRoute(other)) if other.table == route.table)
+        }
         Action::AddService(failed, _) => destination_of(next) == Some(failed),
         // A drain that failed replaces nothing.
         Action::SetDestination(_, _, destination) if destination.weight == 0 => false,
@@ -172,9 +202,30 @@ pub fn blocks(failed: &Action, next: &Action) -> bool {
         | Action::RemoveDestination(..)
         | Action::AddAddress { .. }
         | Action::SetTimeout { .. }
-        | Action::StartDaemon(_) => false,
+        | Action::StartDaemon(_)
+        | Action::Path(_) => false,
         // Both never run.
         Action::StopDaemon(_) => matches!(next, Action::StartDaemon(_)),
+    }
+}
+
+/// Whether the action needs that device.
+fn is_about_link(action: &Action, link: &str) -> bool {
+    match action {
+        Action::AddAddress { interface, .. } | Action::RemoveAddress { interface, .. } => {
+            interface == link
+        }
+        Action::SetSysctl { name, .. } => name.0.split('/').nth(3) == Some(link),
+        Action::AddService(..)
+        | Action::SetService(..)
+        | Action::RemoveService(_)
+        | Action::AddDestination(..)
+        | Action::SetDestination(..)
+        | Action::RemoveDestination(..)
+        | Action::SetTimeout { .. }
+        | Action::StartDaemon(_)
+        | Action::StopDaemon(_)
+        | Action::Path(_) => false,
     }
 }
 
@@ -191,7 +242,8 @@ fn destination_of(action: &Action) -> Option<&ServiceKey> {
         | Action::SetSysctl { .. }
         | Action::SetTimeout { .. }
         | Action::StartDaemon(_)
-        | Action::StopDaemon(_) => None,
+        | Action::StopDaemon(_)
+        | Action::Path(_) => None,
     }
 }
 
@@ -209,6 +261,7 @@ fn takes_away(action: &Action) -> bool {
         | Action::SetSysctl { .. }
         | Action::SetTimeout { .. }
         | Action::StartDaemon(_)
-        | Action::StopDaemon(_) => false,
+        | Action::StopDaemon(_)
+        | Action::Path(_) => false,
     }
 }

@@ -17,7 +17,7 @@ const ANNOUNCE: &str = "net/ipv4/conf/all/arp_announce";
 const SLOPPY: &str = "net/ipv4/vs/sloppy_tcp";
 
 /// The plainest kernel that gives the errors of the real one.
-fn perform(kernel: &mut Observed, action: &Action) -> Result<(), &'static str> {
+pub(super) fn perform(kernel: &mut Observed, action: &Action) -> Result<(), &'static str> {
     match action {
         Action::AddService(key, spec) => {
             let table = kernel.table.as_mut().ok_or("ENOENT: no IPVS")?;
@@ -93,6 +93,7 @@ fn perform(kernel: &mut Observed, action: &Action) -> Result<(), &'static str> {
                 return Err("ESRCH");
             }
         }
+        Action::Path(action) => path::tests::perform(kernel, action)?,
     }
     Ok(())
 }
@@ -104,7 +105,7 @@ fn service<'a>(
     kernel.table.as_mut().ok_or("ENOENT: no IPVS")?.get_mut(key).ok_or("ESRCH")
 }
 
-fn host_address(interface: &str, address: IpAddr, marked: bool) -> Address {
+pub(super) fn host_address(interface: &str, address: IpAddr, marked: bool) -> Address {
     let prefix = if address.is_ipv4() { 32 } else { 128 };
     Address { interface: interface.into(), address, prefix, marked }
 }
@@ -190,7 +191,7 @@ fn observed() -> impl Strategy<Value = Observed> {
             if table.is_some() {
                 sysctls.insert(Sysctl(SLOPPY.into()), sloppy);
             }
-            Observed { table, addresses, sysctls, globals }
+            Observed { table, addresses, sysctls, globals, ..Observed::default() }
         },
     )
 }
@@ -241,7 +242,7 @@ fn node_plan() -> impl Strategy<Value = NodePlan> {
     (table(), vips, director()).prop_map(|(table, addresses, director)| {
         let needed = [(Sysctl(IGNORE.into()), 1), (Sysctl(ANNOUNCE.into()), 2)];
         let sysctls = if addresses.is_empty() { BTreeMap::new() } else { needed.into() };
-        let real_server = RealServerSide { addresses, sysctls };
+        let real_server = RealServerSide { addresses, sysctls, ..RealServerSide::default() };
         NodePlan { revision: 7, table, real_server, director, vips: vec![] }
     })
 }
@@ -261,6 +262,7 @@ fn owned() -> impl Strategy<Value = Owned> {
             sysctls,
             timeouts,
             daemons: daemon.into_iter().collect(),
+            ..Owned::default()
         })
 }
 
@@ -300,6 +302,7 @@ fn in_record(action: &Action, record: &Owned) -> bool {
         Action::SetTimeout { which, .. } => record.timeouts.contains_key(which),
         Action::StartDaemon(daemon) => record.daemons.contains(daemon),
         Action::StopDaemon(role) => record.daemons.iter().any(|daemon| daemon.role == *role),
+        Action::Path(action) => path::tests::in_record(action, &record.paths),
     }
 }
 
@@ -474,6 +477,7 @@ fn side() -> RealServerSide {
     RealServerSide {
         addresses: [ip(100)].into(),
         sysctls: [(Sysctl(IGNORE.into()), 1), (Sysctl(ANNOUNCE.into()), 2)].into(),
+        ..RealServerSide::default()
     }
 }
 
@@ -482,7 +486,7 @@ fn host(ignore: i64, announce: i64, addresses: impl IntoIterator<Item = Address>
         table: None,
         addresses: addresses.into_iter().collect(),
         sysctls: [(Sysctl(IGNORE.into()), ignore), (Sysctl(ANNOUNCE.into()), announce)].into(),
-        globals: None,
+        ..Observed::default()
     }
 }
 

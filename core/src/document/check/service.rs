@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{Findings, limits, text, unique_names, whole};
 use crate::model::{
-    Discovery, DnsSource, Document, Forwarding, Listen, Pool, PoolSource, Protocol, RealServer,
-    Service,
+    Discovery, DnsSource, Document, Encapsulation, Forwarding, Listen, Pool, PoolSource, Protocol,
+    RealServer, Service, TunnelChecksum,
 };
 
 pub(super) fn services(document: &Document, found: &mut Findings) {
@@ -153,6 +153,31 @@ fn references(path: &str, service: &Service, document: &Document, found: &mut Fi
     };
     let about = ["port", "fwmark", "forwarding"].map(|key| format!("{path}.{key}"));
     ports(service, &document.pools[index], index, &about, found);
+    bare_gue(service, &document.pools[index], index, path, found);
+}
+
+/// UDP over IPv6 needs a checksum (RFC 8200 §8.1), and the kernel's sockets for GUE make no exception.
+fn bare_gue(service: &Service, pool: &Pool, index: usize, path: &str, found: &mut Findings) {
+    let PoolSource::Listed(listed) = &pool.source else { return };
+    for (server, RealServer { address, forwarding, .. }) in listed.iter().enumerate() {
+        let bare = matches!(
+            forwarding.unwrap_or(service.forwarding),
+            Forwarding::Tunnel(Encapsulation::Gue { checksum: TunnelChecksum::None, .. })
+        );
+        if bare && address.is_ipv6() {
+            let at = format!("pools[{index}].real_servers[{server}]");
+            found
+                .add(
+                    at.clone(),
+                    format!(
+                        "{address} would drop GUE of service `{}`: UDP over IPv6 needs a checksum",
+                        service.name
+                    ),
+                )
+                .hint("set `tunnel: { checksum: csum }`")
+                .about([format!("{path}.tunnel"), format!("{at}.tunnel")]);
+        }
+    }
 }
 
 /// Only translation changes ports, so other real servers answer on the service's port or not at all. Packets of a mark go to any port.
@@ -214,6 +239,18 @@ fn gateway(path: &str, service: &Service, document: &Document, found: &mut Findi
             .hint("leave it out, or set `forwarding: nat`")
             .about([format!("{path}.forwarding"), "pools".to_owned()]);
         return;
+    }
+    if let Listen::Mark { marking: None, .. } = &service.listen {
+        found
+            .add(at.clone(), "the answers to packets that the operator's own rules mark cannot be told from others")
+            .hint("name the `ports` that lvsmesh is to mark, or leave it out and route the answers by hand")
+            .about([format!("{path}.ports"), format!("{path}.fwmark")]);
+    }
+    if let Listen::Port { port: 0, .. } = &service.listen {
+        found
+            .add(at.clone(), "a service that takes every port would send all that its real servers say through the director")
+            .hint("leave it out and route the answers by hand, or name a port")
+            .about([format!("{path}.port")]);
     }
     let (Some(inside), Some(outside)) = (document.vip(gateway), document.vip(&service.vip)) else {
         if document.vip(gateway).is_none() {
