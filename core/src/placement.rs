@@ -72,7 +72,7 @@ pub fn place(state: &State, node: NodeId, holding: bool) -> NodePlan {
     let mut table = Table::new();
     for service in &state.document().services {
         let Some(vip) = lookup.names.vip(&service.vip) else { continue };
-        for &address in &vip.addresses {
+        for address in vip.served() {
             // Forwarding for a VIP that is also on one's own `lo` sends packets round in circles, unless one holds it.
             if !holding && real_server.addresses.contains(&address) {
                 continue;
@@ -134,7 +134,7 @@ fn real_server_side(
                 method.keeps_ports() && member.addresses.contains(&real_server.address)
             });
             if needed {
-                addresses.extend(&vip.addresses);
+                addresses.extend(vip.served());
             }
         }
     }
