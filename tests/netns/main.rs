@@ -8,6 +8,7 @@ mod documents;
 mod drift;
 mod holder;
 mod identity;
+mod ipv6;
 mod keepalived;
 mod machines;
 mod members;
