@@ -77,15 +77,33 @@ fn main() -> std::process::ExitCode {
         operations.insert(run_lvsmesh(&options, &mut lvsmesh));
         println!(
             "round {round}: keepalived {:?} {:?}, ipvsadm -R {:?}, lvsmesh {:?} {:?}",
-            last(&keepalived.first), last(&keepalived.weight), last(&ipvsadm.first), last(&lvsmesh.first), last(&lvsmesh.weight)
+            last(&keepalived.first),
+            last(&keepalived.weight),
+            last(&ipvsadm.first),
+            last(&lvsmesh.first),
+            last(&lvsmesh.weight)
         );
     }
     let first = median(&mut lvsmesh.first) / median(&mut keepalived.first);
     let weight = median(&mut lvsmesh.weight) / median(&mut keepalived.weight);
-    println!("medians in s, {} services with {} real servers each", options.services, options.real_servers);
-    println!("  first programming  keepalived {:.3}  ipvsadm -R {:.3}  lvsmesh {:.3}", median(&mut keepalived.first), median(&mut ipvsadm.first), median(&mut lvsmesh.first));
-    println!("  one weight         keepalived {:.4}  lvsmesh {:.4}", median(&mut keepalived.weight), median(&mut lvsmesh.weight));
-    println!("  lvsmesh / keepalived: first {first:.3} (at most 0.5), one weight {weight:.4} (at most 0.01), operations {operations:?} (1)");
+    println!(
+        "medians in s, {} services with {} real servers each",
+        options.services, options.real_servers
+    );
+    println!(
+        "  first programming  keepalived {:.3}  ipvsadm -R {:.3}  lvsmesh {:.3}",
+        median(&mut keepalived.first),
+        median(&mut ipvsadm.first),
+        median(&mut lvsmesh.first)
+    );
+    println!(
+        "  one weight         keepalived {:.4}  lvsmesh {:.4}",
+        median(&mut keepalived.weight),
+        median(&mut lvsmesh.weight)
+    );
+    println!(
+        "  lvsmesh / keepalived: first {first:.3} (at most 0.5), one weight {weight:.4} (at most 0.01), operations {operations:?} (1)"
+    );
     let met = first <= 0.5 && weight <= 0.01 && operations == BTreeSet::from([1]);
     match met || options.no_gate {
         true => std::process::ExitCode::SUCCESS,
@@ -103,7 +121,8 @@ fn median(times: &mut [Duration]) -> f64 {
 }
 
 fn real_servers(options: &Options, service: u16) -> impl Iterator<Item = IpAddr> {
-    let base = Ipv4Addr::new(10, 0, 0, 1).to_bits() + u32::from(service) * u32::from(options.real_servers);
+    let base =
+        Ipv4Addr::new(10, 0, 0, 1).to_bits() + u32::from(service) * u32::from(options.real_servers);
     (0..u32::from(options.real_servers)).map(move |at| Ipv4Addr::from_bits(base + at).into())
 }
 
@@ -131,22 +150,38 @@ fn document(options: &Options, weight: u32) -> Document {
             coexist: Coexist::Yield,
         },
     };
-    let mut document = Document { fleet: Fleet { name: "bench".into(), ..Fleet::default() }, vips: vec![vip], ..Document::default() };
+    let mut document = Document {
+        fleet: Fleet { name: "bench".into(), ..Fleet::default() },
+        vips: vec![vip],
+        ..Document::default()
+    };
     for at in 0..options.services {
         let name = format!("s{at}");
         let port = 1000 + at;
-        let mut listed: Vec<_> = real_servers(options, at).map(|real| RealServer::new(real, port, 1)).collect();
+        let mut listed: Vec<_> =
+            real_servers(options, at).map(|real| RealServer::new(real, port, 1)).collect();
         if at == changed(options) {
             listed[0].weight = weight;
         }
-        document.pools.push(Pool { name: name.clone(), source: PoolSource::Listed(listed), check: None, min_healthy: 0 });
+        document.pools.push(Pool {
+            name: name.clone(),
+            source: PoolSource::Listed(listed),
+            check: None,
+            min_healthy: 0,
+        });
         document.services.push(Service::new(&name, "web", port, &name));
     }
     document
 }
 
 fn applied(state: &mut State, document: Document) -> Applied {
-    let apply = Apply { document, expected_revision: None, author: "bench".into(), message: String::new(), unix_ms: 0 };
+    let apply = Apply {
+        document,
+        expected_revision: None,
+        author: "bench".into(),
+        message: String::new(),
+        unix_ms: 0,
+    };
     state.apply(state.applied() + 1, Command::Apply(apply));
     Applied { state: Arc::new(state.clone()), traceparent: String::new() }
 }
@@ -155,7 +190,13 @@ fn fleet() -> State {
     let at = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
     State::init(
         "bench",
-        Candidate { name: "lvs-1".into(), roles: [Role::Director].into(), addresses: vec![at(0).ip()], grpc: at(7400), lease: at(7401) },
+        Candidate {
+            name: "lvs-1".into(),
+            roles: [Role::Director].into(),
+            addresses: vec![at(0).ip()],
+            grpc: at(7400),
+            lease: at(7401),
+        },
     )
 }
 
@@ -174,13 +215,18 @@ fn until_programmed(namespace: &Namespace, wanted: &Table) -> Instant {
         runtime.block_on(async {
             let mut linux = Linux::open().unwrap();
             let ipvs = linux.ipvs().await.unwrap();
-            let last: BTreeSet<ServiceKey> = wanted.keys().next_back().copied().into_iter().collect();
+            let last: BTreeSet<ServiceKey> =
+                wanted.keys().next_back().copied().into_iter().collect();
             let began = Instant::now();
             loop {
                 let now = Instant::now();
                 let found = ipvs.read(&last).await.unwrap();
-                let complete = found.iter().all(|(key, service)| wanted.get(key) == Some(service)) && !found.is_empty();
-                if complete && ipvs.services().await.unwrap().len() == wanted.len() && ipvs.list().await.unwrap().table == wanted {
+                let complete = found.iter().all(|(key, service)| wanted.get(key) == Some(service))
+                    && !found.is_empty();
+                if complete
+                    && ipvs.services().await.unwrap().len() == wanted.len()
+                    && ipvs.list().await.unwrap().table == wanted
+                {
                     return now;
                 }
                 assert!(began.elapsed() < LIMIT, "the table is not there after {LIMIT:?}");
@@ -202,7 +248,9 @@ fn until_weight(namespace: &Namespace, options: &Options, weight: u32) -> Instan
             loop {
                 let now = Instant::now();
                 let found = ipvs.read(&[key].into()).await.unwrap();
-                let shown = found.get(&key).and_then(|service| service.destinations.iter().find(|(at, _)| at.ip() == real));
+                let shown = found.get(&key).and_then(|service| {
+                    service.destinations.iter().find(|(at, _)| at.ip() == real)
+                });
                 if shown.is_some_and(|(_, destination)| destination.weight == weight) {
                     return now;
                 }
@@ -221,7 +269,11 @@ fn run_keepalived(options: &Options, times: &mut Times) {
         let mut text = String::from("global_defs {\n}\n");
         for at in 0..options.services {
             let port = 1000 + at;
-            writeln!(text, "virtual_server {VIP} {port} {{\n lb_algo wlc\n lb_kind DR\n protocol TCP").unwrap();
+            writeln!(
+                text,
+                "virtual_server {VIP} {port} {{\n lb_algo wlc\n lb_kind DR\n protocol TCP"
+            )
+            .unwrap();
             for (index, real) in real_servers(options, at).enumerate() {
                 let weight = if at == changed(options) && index == 0 { weight } else { 1 };
                 writeln!(text, " real_server {real} {port} {{\n  weight {weight}\n }}").unwrap();
@@ -234,7 +286,11 @@ fn run_keepalived(options: &Options, times: &mut Times) {
     let log = File::create(directory.path().join("log")).unwrap();
     let mut command = Program::new("keepalived");
     command.args(["-C", "-n", "-f"]).arg(&config);
-    command.arg("-p").arg(directory.path().join("pid")).arg("-c").arg(directory.path().join("checkers"));
+    command
+        .arg("-p")
+        .arg(directory.path().join("pid"))
+        .arg("-c")
+        .arg(directory.path().join("checkers"));
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     let wanted = wanted(options, 1);
     let started = Instant::now();

@@ -9,6 +9,7 @@ mod drift;
 mod holder;
 mod identity;
 mod interchange;
+mod ipv6;
 mod keepalived;
 mod machines;
 mod members;

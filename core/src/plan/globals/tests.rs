@@ -46,7 +46,8 @@ fn perform(observed: &Globals, diff: &GlobalsDiff) -> (Globals, Owned) {
             | Action::RemoveDestination(..)
             | Action::AddAddress { .. }
             | Action::RemoveAddress { .. }
-            | Action::SetSysctl { .. } => panic!("{action}"),
+            | Action::SetSysctl { .. }
+            | Action::Path(_) => panic!("{action}"),
         }
     }
     let owned = Owned {
