@@ -10,7 +10,6 @@ use std::time::Duration;
 use lvsmesh_core::model::{Member, NodeId, Vip};
 use lvsmesh_core::placement::{NodePlan, place};
 use lvsmesh_core::plan::address::real_server_fault;
-use lvsmesh_core::plan::globals::WantedGlobals;
 use lvsmesh_core::plan::hashed::digests;
 use lvsmesh_core::plan::{Action, Observed, Op, Owned, Plan, diff};
 use lvsmesh_kernel::{Kernel, KernelError, Scope, ipvs_missing};

@@ -154,10 +154,10 @@ impl Site {
         self.perform(number, |address| Action::RemoveAddress { interface: "eth0".into(), address });
     }
 
-    fn perform(&self, number: usize, action: impl Fn(IpAddr) -> Action + Send) {
+    fn perform(&self, number: usize, action: fn(IpAddr) -> Action) {
         let vips = [self.way.vip(), self.way.gateway()];
         inside(self.node(number), async |kernel| {
-            for action in vips.map(&action) {
+            for action in vips.map(action) {
                 let outcome = kernel.perform(&action).await;
                 outcome.unwrap_or_else(|error| panic!("{action}: {}", chain(&error)));
             }
@@ -410,7 +410,7 @@ fn enable_ipv6(node: &Node, last: u8) {
     let address = v6(last);
     link::request(&node.namespace, "add an IPv6 address", async |handle| {
         use futures_util::TryStreamExt as _;
-        let eth0 = handle.link().get().match_name("eth0".into()).execute().try_next().await?;
+        let eth0 = handle.link().get().match_name("eth0".to_owned()).execute().try_next().await?;
         let index = eth0.map(|link| link.header.index).ok_or(rtnetlink::Error::RequestFailed)?;
         handle.address().add(index, address, 64).execute().await
     });
