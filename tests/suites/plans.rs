@@ -84,7 +84,13 @@ async fn all_done<K: Kernel>(kernel: &mut K, batch: &[Op], foreign: &Table, pair
             | Action::AddDestination(key, ..)
             | Action::SetDestination(key, ..)
             | Action::RemoveDestination(key, _) => key,
-            other => panic!("pair {pair}: {other} is not about the table"),
+            other @ (Action::AddAddress { .. }
+            | Action::RemoveAddress { .. }
+            | Action::SetSysctl { .. }
+            | Action::SetTimeout { .. }
+            | Action::StartDaemon(_)
+            | Action::StopDaemon(_)
+            | Action::Path(_)) => panic!("pair {pair}: {other} is not about the table"),
         };
         assert!(!foreign.contains_key(about), "pair {pair}: {action} is about a foreign service");
         done(action, outcome);
