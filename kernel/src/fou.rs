@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lvsmesh_core::plan::Action;
 use lvsmesh_core::plan::path::{GuePort, PathAction};
@@ -14,7 +15,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 
 use crate::TIMEOUT;
-use crate::error::{KernelError, describe};
+use crate::error::{KernelError, describe, load_module};
 
 // <linux/netlink.h>, <linux/genetlink.h>
 const NLMSG_ERROR: u16 = 2;
@@ -43,7 +44,7 @@ const FOU_ENCAP_GUE: u8 = 2;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// Lists the ports, each with whether it takes GUE; `None` if the kernel has no Foo-over-UDP, which this asks it to load.
+/// Lists the ports, each with whether it takes GUE; `None` if the kernel has no Foo-over-UDP, or has not loaded it.
 pub(crate) fn list() -> Result<Option<BTreeMap<GuePort, bool>>, KernelError> {
     let error = |errno| KernelError::refused("list", "GUE ports", errno);
     let mut socket = Socket::open().map_err(error)?;
@@ -56,14 +57,26 @@ pub(crate) fn list() -> Result<Option<BTreeMap<GuePort, bool>>, KernelError> {
     Ok(Some(answers.iter().filter_map(|answer| port(answer)).collect()))
 }
 
-/// Receives GUE on a port.
+/// Receives GUE on a port. Where the kernel's module is not loaded, this tries to load it, once: the module says no alias by which the kernel
+/// would find it by itself (Linux 6.1).
 ///
 /// # Errors
 ///
 /// `ENOENT` if the kernel has no Foo-over-UDP, `EADDRINUSE` if something else has the port.
 pub(crate) fn add(port: GuePort) -> Result<(), KernelError> {
+    static TRIED: AtomicBool = AtomicBool::new(false);
+
     let kind = attribute(FOU_ATTR_TYPE, &[FOU_ENCAP_GUE]);
-    perform(&PathAction::AddPort(port), FOU_CMD_ADD, &[address(port), kind].concat())
+    let attributes = [address(port), kind].concat();
+    let outcome = perform(&PathAction::AddPort(port), FOU_CMD_ADD, &attributes);
+    let missing = outcome.as_ref().is_err_and(|error| error.errno() == Some(Errno::ENOENT));
+    if !missing || TRIED.swap(true, Ordering::Relaxed) {
+        return outcome;
+    }
+    if let Err(error) = load_module("fou") {
+        tracing::warn!(%error, "GUE needs the kernel's Foo-over-UDP");
+    }
+    perform(&PathAction::AddPort(port), FOU_CMD_ADD, &attributes)
 }
 
 /// Stops that.
