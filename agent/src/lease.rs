@@ -1,4 +1,4 @@
-//! The lease thread: a plain OS thread that alone emits ARP, gratuitous ARP and adverts, and alone adds and removes VIPs.
+//! The lease thread: a plain OS thread that alone emits gratuitous ARP, neighbour advertisements and adverts, and alone adds and removes VIPs.
 
 mod clock;
 mod counters;
@@ -103,7 +103,7 @@ pub struct Foreign {
 /// What the lease thread knows that an operator should.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outlook {
-    /// Why it could not claim, one line each: a VIP's interface that is missing or down.
+    /// Why it could not claim, one line each: a VIP's interface that is missing or down, IPv6 that is switched off there.
     pub faults: Vec<String>,
     /// Foreign masters that are heard now.
     pub foreign: Vec<Foreign>,

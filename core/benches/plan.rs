@@ -67,6 +67,7 @@ fn bench(managed: bool) {
     assert_eq!(diff(&full, &plan, &owned).ops.len(), 1, "one weight is one operation");
 }
 
+#[expect(clippy::disallowed_methods, reason = "a benchmark is there to look at the clock")]
 fn time<T>(what: &str, mut work: impl FnMut() -> T) {
     let mut took: Vec<Duration> = (0..RUNS)
         .map(|_| {

@@ -76,7 +76,7 @@ pub fn place(state: &State, node: NodeId, holding: bool) -> NodePlan {
     let mut table = Table::new();
     for service in &state.document().services {
         let Some(vip) = lookup.names.vip(&service.vip) else { continue };
-        for &address in &vip.addresses {
+        for address in vip.served() {
             // Forwarding for a VIP that is also on one's own `lo` sends packets round in circles, unless one holds it.
             if !holding && real_server.addresses.contains(&address) {
                 continue;
@@ -138,9 +138,9 @@ fn real_server_side(
             let all = real_servers(state, pool);
             for own in all.iter().filter(|own| member.addresses.contains(&own.address)) {
                 if forwarding(service, own).keeps_ports() {
-                    addresses.extend(&vip.addresses);
+                    addresses.extend(vip.served());
                 }
-                for &address in &vip.addresses {
+                for address in vip.served() {
                     let mixed = serving::mixed(document, all, address);
                     if serving::can_be_behind(service, own, address, mixed) {
                         paths.merge(host::share(document, service, address, own, member).paths);

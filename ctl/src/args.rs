@@ -86,6 +86,12 @@ pub(crate) enum Command {
     Node(Node),
     /// Move the VIPs to another director.
     Failover(Failover),
+    /// Turn another program's configuration, or a live IPVS table, into a document for `apply`.
+    #[command(subcommand)]
+    Import(Import),
+    /// Turn the desired state into another program's configuration.
+    #[command(subcommand)]
+    Export(Export),
     /// List who changed the desired state, when, why and what.
     History(History),
     /// Print the versions of this program and of the agent.
@@ -154,6 +160,109 @@ pub(crate) struct History {
     pub(crate) limit: u32,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Import {
+    /// Read keepalived.conf, of any age; the files of several directors of one cluster become one document.
+    Keepalived(ImportKeepalived),
+    /// Read what `ipvsadm -Sn` prints.
+    Ipvsadm {
+        /// The rules; `-` reads them from standard input.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+
+        #[command(flatten)]
+        options: ImportOptions,
+    },
+    /// Read a node's live IPVS table.
+    Kernel {
+        /// Whose.
+        #[arg(long, value_name = "NAME")]
+        node: String,
+
+        #[command(flatten)]
+        options: ImportOptions,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ImportKeepalived {
+    /// A director's configuration; `-` reads it from standard input. A director without a name is known by its
+    /// router_id, if no other file has the same.
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// A director's name in the fleet and its configuration; may be given several times.
+    #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
+    pub(crate) node: Vec<(String, PathBuf)>,
+
+    /// keepalived's --config-id, which chooses lines that begin with `@`.
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) options: ImportOptions,
+}
+
+/// What every import needs to be told.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ImportOptions {
+    /// The fleet's name, as given to `lvs-agent init`.
+    #[arg(long, value_name = "NAME", default_value = "imported")]
+    pub(crate) fleet: String,
+
+    /// The interface on which directors carry addresses that no VRRP instance has. Without it their services are
+    /// left out; a table, which has no VRRP instances, needs it.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) vip_interface: Option<String>,
+
+    /// Virtual router id of the VIP group made of such addresses; the lowest that is free if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) vip_vrid: Option<u8>,
+
+    /// Write the report there instead of to standard error: as JSON if the name ends in `.json`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Exit with 3 if anything that was read is not in the document.
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Export {
+    /// Print a keepalived.conf for one director.
+    Keepalived {
+        /// The director, which decides about priority and state; the most preferred one if not given.
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+
+        #[command(flatten)]
+        source: ExportSource,
+    },
+    /// Print what `ipvsadm -R` takes.
+    Ipvsadm {
+        #[command(flatten)]
+        source: ExportSource,
+    },
+}
+
+impl Export {
+    /// Which document.
+    pub(crate) const fn source(&self) -> &ExportSource {
+        match self {
+            Self::Keepalived { source, .. } | Self::Ipvsadm { source } => source,
+        }
+    }
+}
+
+/// Which document is exported.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ExportSource {
+    /// A document; `-` reads it from standard input. The fleet's desired state if not given.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
 impl Command {
     /// The command's words, for the name of its span.
     pub(crate) const fn name(&self) -> &'static str {
@@ -165,9 +274,25 @@ impl Command {
             Self::Node(Node::List) => "node list",
             Self::Node(Node::Remove { .. }) => "node remove",
             Self::Failover(_) => "failover",
+            Self::Import(Import::Keepalived(_)) => "import keepalived",
+            Self::Import(Import::Ipvsadm { .. }) => "import ipvsadm",
+            Self::Import(Import::Kernel { .. }) => "import kernel",
+            Self::Export(Export::Keepalived { .. }) => "export keepalived",
+            Self::Export(Export::Ipvsadm { .. }) => "export ipvsadm",
             Self::History(_) => "history",
             Self::Version => "version",
         }
+    }
+}
+
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if lvsmesh_core::model::text::is_name(name) && !file.is_empty() => {
+            Ok((name.to_owned(), file.into()))
+        }
+        Some(_) | None => Err(format!(
+            "`{text}` is not NAME=FILE with a name of a-z, 0-9 and `-`; write lvs-1=keepalived.conf"
+        )),
     }
 }
 

@@ -1,9 +1,11 @@
 //! One command, one file: ask, then present the answer.
 
 mod apply;
+mod export;
 mod failover;
 mod get;
 mod history;
+mod import;
 mod ipvs;
 mod node;
 mod status;
@@ -11,7 +13,7 @@ mod version;
 
 use std::path::PathBuf;
 
-use crate::args::{Args, Command, Ipvs, Node};
+use crate::args::{Args, Command, Import, Ipvs, Node};
 use crate::client::Client;
 use crate::config;
 use crate::failure::Failure;
@@ -20,6 +22,26 @@ use crate::output::{Done, Format};
 /// Runs the command that the arguments name.
 pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
     let Args { connection, output, command } = args;
+    // What only reads files asks nobody.
+    match &command {
+        Command::Import(Import::Keepalived(import)) => return import::keepalived(output, import),
+        Command::Import(Import::Ipvsadm { file, options }) => {
+            return import::ipvsadm(output, file, options);
+        }
+        Command::Export(export) if export.source().file.is_some() => {
+            return export::from_file(export);
+        }
+        Command::Import(Import::Kernel { .. })
+        | Command::Export(_)
+        | Command::Apply(_)
+        | Command::Get(_)
+        | Command::Status(_)
+        | Command::Ipvs(_)
+        | Command::Node(_)
+        | Command::Failover(_)
+        | Command::History(_)
+        | Command::Version => {}
+    }
     // What is wrong with a document or a saved table is found without asking anybody.
     let document = match &command {
         Command::Apply(apply) => Some(apply::read(apply)?),
@@ -28,6 +50,8 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         | Command::Ipvs(_)
         | Command::Node(_)
         | Command::Failover(_)
+        | Command::Import(_)
+        | Command::Export(_)
         | Command::History(_)
         | Command::Version => None,
     };
@@ -39,6 +63,8 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         | Command::Ipvs(_)
         | Command::Node(_)
         | Command::Failover(_)
+        | Command::Import(_)
+        | Command::Export(_)
         | Command::History(_)
         | Command::Version => Vec::new(),
     };
@@ -57,6 +83,14 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         Command::Node(Node::List) => node::list(&client, format).await,
         Command::Node(Node::Remove { name, yes }) => node::remove(&client, format, name, yes).await,
         Command::Failover(failover) => failover::run(&client, format, failover.to).await,
+        Command::Import(Import::Keepalived(import)) => import::keepalived(output, &import),
+        Command::Import(Import::Ipvsadm { file, options }) => {
+            import::ipvsadm(output, &file, &options)
+        }
+        Command::Import(Import::Kernel { node, options }) => {
+            import::kernel(&client, output, node, &options).await
+        }
+        Command::Export(export) => export::run(&client, &export).await,
         Command::History(history) => history::run(&client, format, history.limit).await,
         Command::Version => version::run(&client, format).await,
     }

@@ -42,7 +42,8 @@ pub(crate) fn named(text: &str) -> Result<IpvsService, String> {
     identity(&options)
 }
 
-fn read_line(line: &str, services: &mut Vec<IpvsService>) -> Result<(), String> {
+/// Reads one line into the services of those before it.
+pub(crate) fn read_line(line: &str, services: &mut Vec<IpvsService>) -> Result<(), String> {
     let mut words: Words = line.split_ascii_whitespace().collect();
     let command = words.next().unwrap_or_default();
     match command.as_str() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   args, config ─▶ command/* ─▶ client ══ gRPC ══ any agent
-//!        manifest ──▲     │
+//!        manifest ──▲     │           interchange ◀─ other programs' files
 //!                         └─▶ render ─▶ output ─▶ stdout        failure ─▶ stderr, exit code
 //! ```
 //!
@@ -14,6 +14,7 @@ mod client;
 mod command;
 mod config;
 mod failure;
+mod interchange;
 mod ipvsadm;
 mod manifest;
 mod output;

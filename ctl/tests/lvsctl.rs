@@ -513,6 +513,48 @@ async fn a_saved_table_is_restored_and_what_was_kept_is_told() {
     assert_eq!(seen.lock().unwrap().calls, calls, "nobody was asked");
 }
 
+#[tokio::test]
+async fn other_programs_files_are_read_without_asking_anybody() {
+    let text = "vrrp_instance V {\n interface eth0\n virtual_router_id 7\n virtual_ipaddress {\n  192.0.2.1\n }\n frob\n}\n";
+    let (directory, path) = file(text);
+    let report = directory.path().join("report.json");
+    let report = report.to_str().unwrap();
+
+    let read = run(&["import", "keepalived", "--fleet", "blue", &path]).await;
+    assert_eq!(read.code, 0, "{}", read.err);
+    assert!(read.out.contains("- \"192.0.2.1\""), "{}", read.out);
+    assert!(read.err.contains("lvs.yaml:7  unknown"), "{}", read.err);
+    let strict = run(&["import", "keepalived", "--strict", "--report", report, &path]).await;
+    assert_eq!((strict.code, strict.err.as_str()), (3, ""));
+    assert!(std::fs::read_to_string(report).unwrap().contains(r#""fate": "unknown""#));
+
+    let document = write(directory.path(), "document.yaml", &read.out);
+    let document = document.to_str().unwrap();
+    let back = run(&["export", "keepalived", "--file", document]).await;
+    assert_eq!(back.code, 0, "{}", back.err);
+    assert!(back.out.contains("virtual_router_id 7"), "{}", back.out);
+
+    for (wrong, code) in [
+        (&["import", "keepalived", "/nowhere/k.conf"][..], 1),
+        (&["import", "keepalived"], 2),
+        (&["import", "keepalived", "--node", "LVS 1=k.conf"], 2),
+        (&["import", "keepalived", "--fleet", "B L", &path], 2),
+        (&["import", "ipvsadm", &path], 2),
+    ] {
+        let refused = run(wrong).await;
+        assert_eq!((refused.code, refused.out.as_str()), (code, ""), "{wrong:?}: {}", refused.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_table_is_imported_through_its_agent() {
+    let (agent, _) = start(Mood::Well).await;
+    let asked = ["--insecure", "--endpoint", &agent, "import", "kernel", "--node", "lvs-1"];
+    let read = run(&[&asked[..], &["--vip-interface", "eth0"]].concat()).await;
+    assert_eq!(read.code, 0, "{}", read.err);
+    assert!(read.out.contains("services: []") && read.err.contains("nothing was read"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_leaves_early_is_no_failure() {
     let (agent, _) = start(Mood::Well).await;

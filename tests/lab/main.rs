@@ -3,6 +3,7 @@
 //! Every test here has `ipvs_` in its path: `tests/run` leaves such tests out on a kernel without IPVS and runs them on one that has it.
 
 mod ipvs_failover;
+mod ipvs_import;
 mod ipvs_keep;
 mod ipvs_modes;
 mod ipvs_repair;

@@ -15,8 +15,9 @@ fn backs_up(version: u8, advert_interval: &'static str, keepalived_interval: &st
     fleet.apply(&Document { vrrp_version: version, advert_interval, ..Document::vip_alone() });
     fleet.held_by(LVS_1.0);
 
+    let peer_node = fleet.lab.node(peer.0);
     let keepalived =
-        Keepalived::backup(&fleet.lab, fleet.lab.node(peer.0), version, keepalived_interval, VIP);
+        Keepalived::backup(&fleet.lab, peer_node, version, keepalived_interval, &[VIP.into()]);
     keepalived.enters("BACKUP", Duration::from_secs(20));
     // Longer than three adverts and its skew: had it not understood one of them, it would have taken over.
     pace::throughout("keepalived stays BACKUP", Duration::from_secs(5), || {

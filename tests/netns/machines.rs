@@ -101,7 +101,7 @@ fn a_page_names_the_machine_that_served_it() {
 fn a_lone_keepalived_becomes_master_and_its_adverts_are_seen() {
     let lab = Lab::new(&[LVS_1]);
     let capture = lab.capture();
-    let keepalived = Keepalived::backup(&lab, lab.node(LVS_1.0), 3, "0.1", VIP);
+    let keepalived = Keepalived::backup(&lab, lab.node(LVS_1.0), 3, "0.1", &[VIP.into()]);
     keepalived.enters("MASTER", Duration::from_secs(20));
     eventually("an advert is seen", Duration::from_secs(5), || {
         let expected = Frame::Advert { version: 3, vrid: 51, priority: 100 };

@@ -8,6 +8,8 @@ mod documents;
 mod drift;
 mod holder;
 mod identity;
+mod interchange;
+mod ipv6;
 mod keepalived;
 mod machines;
 mod members;

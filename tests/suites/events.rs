@@ -1,7 +1,7 @@
 //! News of links and addresses, and the socket that the lease thread changes addresses with.
 
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use lvsmesh_core::plan::{Action, Address};
@@ -15,6 +15,7 @@ use crate::{namespace, perform};
 /// The first interface of every namespace.
 const LO: u32 = 1;
 const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+const VIP_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
 const LIFETIME: Duration = Duration::from_secs(2);
 
 #[test]
@@ -22,17 +23,18 @@ fn linux_a_claimed_address_is_ours_and_global_until_it_is_released() {
     namespace::run(|| async {
         let mut kernel = Linux::open().unwrap();
         let mut socket = RouteSocket::open().unwrap();
-        let mut vip = PreparedAddress::new(LO, VIP, LIFETIME);
-        let expected =
-            Address { interface: "lo".into(), address: VIP.into(), prefix: 32, marked: true };
+        for (address, prefix) in [(IpAddr::from(VIP), 32), (IpAddr::from(VIP_V6), 128)] {
+            let mut vip = PreparedAddress::new(LO, address, LIFETIME);
+            let expected = Address { interface: "lo".into(), address, prefix, marked: true };
 
-        for claim in ["first", "renewed"] {
-            assert_eq!(socket.claim(&mut vip), Ok(()), "{claim}");
-            assert!(addresses(&mut kernel).await.contains(&expected), "{claim}");
-        }
-        for release in ["first", "again"] {
-            assert_eq!(socket.release(&mut vip), Ok(()), "{release}");
-            assert!(!addresses(&mut kernel).await.contains(&expected), "{release}");
+            for claim in ["first", "renewed"] {
+                assert_eq!(socket.claim(&mut vip), Ok(()), "{address}, {claim}");
+                assert!(addresses(&mut kernel).await.contains(&expected), "{address}, {claim}");
+            }
+            for release in ["first", "again"] {
+                assert_eq!(socket.release(&mut vip), Ok(()), "{address}, {release}");
+                assert!(!addresses(&mut kernel).await.contains(&expected), "{address}, {release}");
+            }
         }
     });
 }
@@ -40,15 +42,17 @@ fn linux_a_claimed_address_is_ours_and_global_until_it_is_released() {
 #[test]
 fn linux_a_claimed_address_that_nobody_renews_goes_by_itself() {
     namespace::run(|| async {
-        let mut events = Events::subscribe().unwrap();
-        let mut vip = PreparedAddress::new(LO, VIP, Duration::from_millis(1));
-        RouteSocket::open().unwrap().claim(&mut vip).unwrap();
+        for address in [IpAddr::from(VIP), IpAddr::from(VIP_V6)] {
+            let mut events = Events::subscribe().unwrap();
+            let mut vip = PreparedAddress::new(LO, address, Duration::from_millis(1));
+            RouteSocket::open().unwrap().claim(&mut vip).unwrap();
 
-        let (interface, address) = ("lo".to_owned(), IpAddr::from(VIP));
-        let added = Event::Address { interface: interface.clone(), address };
-        assert_eq!(soon(events.next()).await.unwrap(), added);
-        let gone = Event::AddressGone { interface, address };
-        assert_eq!(soon(events.next()).await.unwrap(), gone);
+            let interface = "lo".to_owned();
+            let added = Event::Address { interface: interface.clone(), address };
+            assert_eq!(soon(events.next()).await.unwrap(), added);
+            let gone = Event::AddressGone { interface, address };
+            assert_eq!(soon(events.next()).await.unwrap(), gone);
+        }
     });
 }
 

@@ -1,15 +1,17 @@
-//! VRRP and ARP between two machines, which are two namespaces with a wire between them.
+//! VRRP, ARP and neighbour advertisements between two machines, which are two namespaces with a wire between them.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::time::Duration;
 
-use lvsmesh_core::arp;
+use lvsmesh_core::{arp, ndp};
 use lvsmesh_kernel::clock::raw_now;
-use lvsmesh_kernel::raw::{ArpListener, ArpSender, GROUP, LinkTarget, VrrpSocket};
+use lvsmesh_kernel::raw::{
+    ArpListener, FrameSender, GROUP, GROUP_V6, LinkTarget, VrrpSocket, VrrpSocketV6,
+};
 use lvsmesh_kernel::wait::{self, PollFd, PollFlags};
 use lvsmesh_kernel::{Errno, sysctl};
-use lvsmesh_tests::link::{configure, request};
+use lvsmesh_tests::link::{add_prefix, all_addresses, configure, neighbour, request};
 use lvsmesh_tests::netns::Namespace;
 use rtnetlink::{LinkUnspec, LinkVeth};
 
@@ -81,7 +83,7 @@ fn linux_an_advert_reaches_the_neighbour_as_the_rfc_wants_it() {
         readable(&there);
         let received = there.receive(&mut buffer).unwrap().unwrap();
         assert_eq!(received.payload, message);
-        assert_eq!((received.source, received.destination), (HERE, GROUP));
+        assert_eq!((received.source, received.destination), (HERE.into(), GROUP.into()));
         assert_eq!(received.ttl, 255);
     }
     assert_eq!(there.receive(&mut buffer), Ok(None), "each once");
@@ -90,7 +92,83 @@ fn linux_an_advert_reaches_the_neighbour_as_the_rfc_wants_it() {
     there.send(b"\x21answer").unwrap();
     readable(&here);
     let received = here.receive(&mut buffer).unwrap().unwrap();
-    assert_eq!((received.source, received.payload), (THERE, &b"\x21answer"[..]));
+    assert_eq!((received.source, received.payload), (THERE.into(), &b"\x21answer"[..]));
+}
+
+/// The link-local address of `eth0`, once it may be used, without address tests.
+fn link_local(node: &Namespace) -> Ipv6Addr {
+    let of = |address: &IpAddr| match address {
+        IpAddr::V6(address) if address.is_unicast_link_local() => Some(*address),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    };
+    lvsmesh_tests::eventually("a link-local address", Duration::from_secs(20), || {
+        all_addresses(node, "eth0").iter().find_map(of)
+    })
+}
+
+#[test]
+fn linux_an_advert_over_ipv6_reaches_the_neighbour_as_the_rfc_wants_it() {
+    let pair = Pair::new();
+    let open = |node: &Namespace| {
+        let source = link_local(node);
+        // Until duplicate address detection is over, the address is nobody's.
+        let socket = lvsmesh_tests::eventually("a VRRP socket", Duration::from_secs(20), || {
+            node.inside(|| VrrpSocketV6::open("eth0", index_of("eth0"), source).ok())
+        });
+        (socket, source)
+    };
+    let (mut here, source) = open(&pair.here);
+    let (mut there, other) = open(&pair.there);
+    // A VIP beside it changes nothing.
+    add_prefix(&pair.here, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), 128);
+
+    let mut buffer = [0; 256];
+    for message in [&b"\x31first"[..], b"\x31second"] {
+        here.send(message).unwrap();
+        readable(&there);
+        let received = there.receive(&mut buffer).unwrap().unwrap();
+        assert_eq!(received.payload, message);
+        let expected = (IpAddr::V6(source), IpAddr::V6(GROUP_V6));
+        assert_eq!((received.source, received.destination), expected);
+        assert_eq!(received.ttl, 255);
+    }
+    assert_eq!(there.receive(&mut buffer), Ok(None), "each once");
+    assert_eq!(here.receive(&mut buffer), Ok(None), "a sender does not hear itself");
+
+    there.send(b"\x31answer").unwrap();
+    readable(&here);
+    let received = here.receive(&mut buffer).unwrap().unwrap();
+    assert_eq!((received.source, received.payload), (IpAddr::V6(other), &b"\x31answer"[..]));
+
+    let error = pair.here.inside(|| VrrpSocketV6::open("nosuch0", 9999, source).unwrap_err());
+    assert_eq!(error.errno(), Some(Errno::ENODEV), "{error}");
+}
+
+#[test]
+fn linux_an_unsolicited_advertisement_moves_a_neighbours_cache() {
+    const VIP_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x100);
+    let pair = Pair::new();
+    add_prefix(&pair.there, Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2), 64);
+    let before = [2, 0, 0, 0, 0, 9];
+    let after = [2, 0, 0, 0, 0, 1];
+    request(&pair.there, "know a neighbour", async |handle| {
+        let index = index_of("eth0");
+        handle.neighbours().add(index, VIP_V6.into()).link_layer_address(&before).execute().await
+    });
+    request(&pair.there, "doubt it", async |handle| {
+        let stale = netlink_packet_route::neighbour::NeighbourState::Stale;
+        let index = index_of("eth0");
+        let request = handle.neighbours().add(index, VIP_V6.into()).replace();
+        request.state(stale).link_layer_address(&before).execute().await
+    });
+    assert_eq!(neighbour(&pair.there, VIP_V6), Some(before));
+    let (sender, target) = pair
+        .here
+        .inside(|| (FrameSender::open().unwrap(), LinkTarget::ipv6(index_of("eth0")).unwrap()));
+    sender.send(&target, &ndp::unsolicited(after, VIP_V6, false)).unwrap();
+    lvsmesh_tests::eventually("the cache follows", Duration::from_secs(10), || {
+        (neighbour(&pair.there, VIP_V6) == Some(after)).then_some(())
+    });
 }
 
 #[test]
@@ -106,7 +184,7 @@ fn linux_adverts_keep_their_source_while_vips_come_and_go() {
 
     here.send(b"\x21").unwrap();
     readable(&there);
-    assert_eq!(there.receive(&mut [0; 64]).unwrap().unwrap().source, HERE);
+    assert_eq!(there.receive(&mut [0; 64]).unwrap().unwrap().source, IpAddr::V4(HERE));
 }
 
 #[test]
@@ -130,10 +208,10 @@ fn linux_gratuitous_arp_reaches_the_neighbour_and_its_sender_hears_nothing() {
     let listener = pair.there.inside(|| ArpListener::open(index_of("eth0")).unwrap());
     let (sender, target) = pair
         .here
-        .inside(|| (ArpSender::open().unwrap(), LinkTarget::new(index_of("eth0")).unwrap()));
+        .inside(|| (FrameSender::open().unwrap(), LinkTarget::new(index_of("eth0")).unwrap()));
     let (back, back_target) = pair
         .there
-        .inside(|| (ArpSender::open().unwrap(), LinkTarget::new(index_of("eth0")).unwrap()));
+        .inside(|| (FrameSender::open().unwrap(), LinkTarget::new(index_of("eth0")).unwrap()));
 
     let mut buffer = [0; 128];
     sender.send(&target, &frame).unwrap();
@@ -167,7 +245,7 @@ fn linux_a_listener_does_not_hear_what_leaves_its_interface() {
         let index = index_of("eth0");
         (
             ArpListener::open(index).unwrap(),
-            ArpSender::open().unwrap(),
+            FrameSender::open().unwrap(),
             LinkTarget::new(index).unwrap(),
         )
     });
@@ -185,7 +263,7 @@ fn linux_a_listener_does_not_hear_what_leaves_its_interface() {
 fn linux_sending_where_nothing_is_says_so() {
     let node = Namespace::new().unwrap();
     node.inside(|| {
-        let sender = ArpSender::open().unwrap();
+        let sender = FrameSender::open().unwrap();
         let frame = arp::gratuitous([2, 0, 0, 0, 0, 1], VIP);
         assert_eq!(sender.send(&LinkTarget::new(9999).unwrap(), &frame), Err(Errno::ENXIO));
         assert_eq!(sender.send(&LinkTarget::new(1).unwrap(), &frame), Err(Errno::ENETDOWN));

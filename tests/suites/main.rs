@@ -13,6 +13,7 @@ mod ipvsadm;
 mod lease_plane;
 mod listing;
 mod namespace;
+mod plans;
 
 use std::net::SocketAddr;
 

@@ -1,8 +1,8 @@
-//! ARP and VRRP frames, as they enter the switch.
+//! ARP, neighbour discovery and VRRP frames, as they enter the switch.
 
 use std::collections::BTreeMap;
 use std::io::IoSliceMut;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,7 +40,19 @@ pub enum Frame {
         /// Target protocol address; the sender's own in a gratuitous ARP.
         target: Ipv4Addr,
     },
-    /// A VRRP advertisement (RFC 3768, RFC 9568).
+    /// A neighbour solicitation (RFC 4861 §4.3) that is no test for duplicates.
+    Solicitation {
+        /// The address that is asked for.
+        target: Ipv6Addr,
+    },
+    /// A neighbour advertisement (RFC 4861 §4.4).
+    Neighbour {
+        /// The address that it is about.
+        target: Ipv6Addr,
+        /// It answers a solicitation.
+        solicited: bool,
+    },
+    /// A VRRP advertisement (RFC 3768, RFC 9568) over IPv4 or IPv6.
     Advert {
         /// 2 or 3.
         version: u8,
@@ -64,14 +76,48 @@ impl Frame {
                 target: address(24)?,
             }),
             0x0800 if *payload.get(9)? == 112 => {
-                let advert = payload.get(usize::from(payload.first()? & 0x0f) * 4..)?;
-                Some(Self::Advert {
-                    version: advert.first()? >> 4,
-                    vrid: *advert.get(1)?,
-                    priority: *advert.get(2)?,
-                })
+                Self::advert(payload.get(usize::from(payload.first()? & 0x0f) * 4..)?)
+            }
+            0x86dd if *payload.get(6)? == 112 => Self::advert(payload.get(40..)?),
+            0x86dd if *payload.get(6)? == 58 => {
+                let message = payload.get(40..)?;
+                let target: [u8; 16] = message.get(8..24)?.try_into().ok()?;
+                let target = Ipv6Addr::from(target);
+                match *message.first()? {
+                    135 if payload.get(8..24)? != [0; 16] => Some(Self::Solicitation { target }),
+                    136 => Some(Self::Neighbour { target, solicited: message.get(4)? & 0x40 != 0 }),
+                    _ => None,
+                }
             }
             _ => None,
+        }
+    }
+
+    fn advert(message: &[u8]) -> Option<Self> {
+        Some(Self::Advert {
+            version: message.first()? >> 4,
+            vrid: *message.get(1)?,
+            priority: *message.get(2)?,
+        })
+    }
+
+    /// Whether it asks who has the address.
+    #[must_use]
+    pub fn asks_for(&self, address: IpAddr) -> bool {
+        match *self {
+            Self::Arp { reply: false, sender, target } => target == address && sender != address,
+            Self::Solicitation { target } => target == address,
+            Self::Arp { .. } | Self::Neighbour { .. } | Self::Advert { .. } => false,
+        }
+    }
+
+    /// Whether its sender says, being asked, that it has the address.
+    #[must_use]
+    pub fn answers_for(&self, address: IpAddr) -> bool {
+        match *self {
+            Self::Arp { reply: true, sender, target } => sender == address && target != address,
+            Self::Neighbour { target, solicited } => solicited && target == address,
+            Self::Arp { .. } | Self::Solicitation { .. } | Self::Advert { .. } => false,
         }
     }
 }
@@ -150,25 +196,17 @@ impl Capture {
     ///
     /// A reply belongs to the newest request before it; the prober asks the next time only after the answers to the last must be in.
     #[must_use]
-    pub fn answered_twice(&self, address: Ipv4Addr) -> Vec<(Instant, Vec<String>)> {
+    pub fn answered_twice(&self, address: impl Into<IpAddr>) -> Vec<(Instant, Vec<String>)> {
+        let address = address.into();
         let mut answers: Vec<(Instant, Vec<String>)> = Vec::new();
         for seen in self.frames() {
-            match seen.frame {
-                Frame::Arp { reply: false, target, sender }
-                    if target == address && sender != address =>
-                {
-                    answers.push((seen.at, Vec::new()));
-                }
-                Frame::Arp { reply: true, sender, target }
-                    if sender == address && target != address =>
-                {
-                    if let Some((_, who)) = answers.last_mut()
-                        && !who.contains(&seen.from)
-                    {
-                        who.push(seen.from);
-                    }
-                }
-                Frame::Arp { .. } | Frame::Advert { .. } => {}
+            if seen.frame.asks_for(address) {
+                answers.push((seen.at, Vec::new()));
+            } else if seen.frame.answers_for(address)
+                && let Some((_, who)) = answers.last_mut()
+                && !who.contains(&seen.from)
+            {
+                who.push(seen.from);
             }
         }
         answers.retain(|(_, who)| who.len() > 1);
@@ -177,11 +215,11 @@ impl Capture {
 
     /// Who answered requests for `address`, in order, each node once for each unbroken run of answers, with their number.
     #[must_use]
-    pub fn answering(&self, address: Ipv4Addr) -> Vec<(String, usize)> {
+    pub fn answering(&self, address: impl Into<IpAddr>) -> Vec<(String, usize)> {
+        let address = address.into();
         let mut runs: Vec<(String, usize)> = Vec::new();
         for seen in self.frames() {
-            let Frame::Arp { reply: true, sender, target } = seen.frame else { continue };
-            if sender != address || target == address {
+            if !seen.frame.answers_for(address) {
                 continue;
             }
             match runs.last_mut() {
@@ -205,6 +243,29 @@ impl Drop for Capture {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neighbour_discovery_is_read_from_its_bytes() {
+        let target = Ipv6Addr::new(0xfd00, 3, 0, 0, 0, 0, 0, 0x64);
+        let frame = |source: Ipv6Addr, kind: u8, flags: u8| {
+            let mut frame = vec![0_u8; 12];
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 58, 255]);
+            frame.extend(source.octets());
+            frame.extend([0; 16]);
+            frame.extend([kind, 0, 0, 0, flags, 0, 0, 0]);
+            frame.extend(target.octets());
+            Frame::parse(&frame)
+        };
+        let asked = Frame::Solicitation { target };
+        assert_eq!(frame(Ipv6Addr::LOCALHOST, 135, 0), Some(asked));
+        assert_eq!(frame(Ipv6Addr::UNSPECIFIED, 135, 0), None, "a test for duplicates");
+        let answer = Frame::Neighbour { target, solicited: true };
+        assert_eq!(frame(target, 136, 0x60), Some(answer));
+        assert!(answer.answers_for(target.into()) && asked.asks_for(target.into()));
+        let unasked = Frame::Neighbour { target, solicited: false };
+        assert_eq!(frame(target, 136, 0x20), Some(unasked));
+        assert!(!unasked.answers_for(target.into()));
+    }
 
     #[test]
     fn an_advert_and_an_arp_reply_are_read_from_their_bytes() {

@@ -1,11 +1,13 @@
 //! Documents for the reference deployment and its variations.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The fleet's name.
 pub const FLEET: &str = "lab";
 /// The address that clients use.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 3, 100);
+/// One that they use in a lab with IPv6.
+pub const VIP_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 3, 0, 0, 0, 0, 0, 0x100);
 /// Director.
 pub const LVS_1: (&str, Ipv4Addr) = ("lvs-1", Ipv4Addr::new(192, 168, 3, 101));
 /// Director and realserver.
@@ -18,6 +20,8 @@ pub const CLIENT: (&str, Ipv4Addr) = ("client", Ipv4Addr::new(192, 168, 3, 10));
 /// The parts of a document that tests vary.
 #[derive(Clone, Debug)]
 pub struct Document {
+    /// Of the VIP group, with commas between them.
+    pub addresses: String,
     /// VRRP version: 2 (with PASS 1111) or 3.
     pub vrrp_version: u8,
     /// With units.
@@ -32,7 +36,13 @@ impl Document {
     /// A VIP and nothing behind it: what a kernel without IPVS can do.
     #[must_use]
     pub fn vip_alone() -> Self {
-        Self { vrrp_version: 2, advert_interval: "1s", fleet: String::new(), rest: String::new() }
+        Self {
+            addresses: VIP.to_string(),
+            vrrp_version: 2,
+            advert_interval: "1s",
+            fleet: String::new(),
+            rest: String::new(),
+        }
     }
 
     /// The reference deployment, with a check that notices a dead page in about a second and `persistence` with its unit.
@@ -57,13 +67,13 @@ services:
     /// The whole text.
     #[must_use]
     pub fn yaml(&self) -> String {
-        let Self { vrrp_version, advert_interval, fleet, rest } = self;
+        let Self { addresses, vrrp_version, advert_interval, fleet, rest } = self;
         let auth = if *vrrp_version == 2 { ", auth: { pass: \"1111\" }" } else { "" };
         format!(
             r"fleet: {{ name: {FLEET}{fleet} }}
 vips:
   - name: web
-    addresses: [{VIP}]
+    addresses: [{addresses}]
     interface: eth0
     preference: [{}, {}]
     vrrp: {{ vrid: 51, version: {vrrp_version}, advert_interval: {advert_interval}, priority: 200{auth} }}

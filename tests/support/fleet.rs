@@ -1,6 +1,7 @@
 //! The reference deployment: two directors, two realservers on three machines, and a client.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -155,10 +156,17 @@ impl Fleet {
     /// Nodes whose kernel has the VIP on `eth0`.
     #[must_use]
     pub fn attached(&self) -> Vec<String> {
+        self.having(VIP)
+    }
+
+    /// Nodes whose kernel has that address on `eth0`.
+    #[must_use]
+    pub fn having(&self, address: impl Into<IpAddr>) -> Vec<String> {
+        let address = address.into();
         let nodes = self
             .agents
             .keys()
-            .filter(|name| link::has_address(&self.lab.node(name).namespace, "eth0", VIP));
+            .filter(|name| link::has_address(&self.lab.node(name).namespace, "eth0", address));
         nodes.cloned().collect()
     }
 

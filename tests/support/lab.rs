@@ -1,6 +1,6 @@
 //! Machines on one switch.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -43,17 +43,30 @@ impl Lab {
     /// Without root's rights, or if the kernel refuses a part: there is no lab to test in then.
     #[must_use]
     pub fn new(machines: &[(&str, Ipv4Addr)]) -> Self {
+        Self::build(machines, false)
+    }
+
+    /// As [`new`](Self::new), with IPv6: each machine has a link-local address and [`v6`] of its own, with a /64.
+    #[must_use]
+    pub fn dual_stack(machines: &[(&str, Ipv4Addr)]) -> Self {
+        Self::build(machines, true)
+    }
+
+    fn build(machines: &[(&str, Ipv4Addr)], ipv6: bool) -> Self {
         assert!(netns::permitted(), "the lab needs root: it makes network namespaces");
         let switch = Namespace::new().expect("root may make a network namespace");
-        quiet(&switch);
+        quiet(&switch, false);
         let bridge = link::bridge(&switch);
         let node = |(number, (name, address)): (usize, &(&str, Ipv4Addr))| {
             let namespace = Namespace::new().expect("root may make a network namespace");
-            quiet(&namespace);
+            quiet(&namespace, ipv6);
             let port = namespace.with_descriptor(|node| {
                 link::plug_in(&switch, bridge, &format!("port{number}"), node.as_fd())
             });
             link::configure(&namespace, *address);
+            if ipv6 {
+                link::add_prefix(&namespace, v6(*address), 64);
+            }
             Node {
                 name: (*name).to_owned(),
                 address: *address,
@@ -176,13 +189,27 @@ impl Drop for Lab {
     }
 }
 
-/// Turns IPv6 off, whose address tests would put route events of their own between those that a test counts, and reverse-path filtering,
-/// which a machine may inherit from its host.
-fn quiet(namespace: &Namespace) {
+/// The IPv6 address of the machine with that IPv4 address, in a lab that has both.
+#[must_use]
+pub fn v6(address: Ipv4Addr) -> Ipv6Addr {
+    let [.., last] = address.octets();
+    Ipv6Addr::new(0xfd00, 3, 0, 0, 0, 0, 0, last.into())
+}
+
+/// Turns IPv6 off, whose address tests would put route events of their own between those that a test counts, or just its address tests and
+/// its look-out for routers; and reverse-path filtering, which a machine may inherit from its host.
+fn quiet(namespace: &Namespace, ipv6: bool) {
+    let off = if ipv6 { "0" } else { "1" };
     namespace.inside(|| {
         for (name, value) in [
-            ("ipv6/conf/all/disable_ipv6", "1"),
-            ("ipv6/conf/default/disable_ipv6", "1"),
+            ("ipv6/conf/all/disable_ipv6", off),
+            ("ipv6/conf/default/disable_ipv6", off),
+            ("ipv6/conf/all/accept_dad", "0"),
+            ("ipv6/conf/default/accept_dad", "0"),
+            ("ipv6/conf/default/accept_ra", "0"),
+            ("ipv6/conf/default/router_solicitations", "0"),
+            // Link-local addresses made of the hardware address (RFC 4291, appendix A), whatever the host's habit is.
+            ("ipv6/conf/default/addr_gen_mode", "0"),
             ("ipv4/conf/all/rp_filter", "0"),
             ("ipv4/conf/default/rp_filter", "0"),
         ] {

@@ -8,7 +8,7 @@ use netlink_packet_core::DefaultNla;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::link::{LinkAttribute, LinkProtoInfoBridge};
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth};
 
 use crate::netns::Namespace;
@@ -76,6 +76,15 @@ pub fn plug_in(switch: &Namespace, bridge: u32, port: &str, node: BorrowedFd<'_>
     })
 }
 
+/// Gives `eth0` an address of a network with that prefix length.
+pub fn add_prefix(node: &Namespace, address: impl Into<IpAddr>, prefix: u8) {
+    let address = address.into();
+    request(node, "add an address", async |handle| {
+        let index = index(&handle, "eth0").await?;
+        handle.address().add(index, address, prefix).execute().await
+    });
+}
+
 /// Brings `lo` and `eth0` up and gives `eth0` an address of a /24.
 pub fn configure(node: &Namespace, address: Ipv4Addr) {
     request(node, "configure a node's links", async |handle| {
@@ -115,28 +124,37 @@ pub fn set_up(namespace: &Namespace, link: u32, up: bool) {
 
 /// Whether an interface has an address.
 #[must_use]
-pub fn has_address(namespace: &Namespace, interface: &str, address: Ipv4Addr) -> bool {
-    addresses(namespace, interface).contains(&address)
+pub fn has_address(namespace: &Namespace, interface: &str, address: impl Into<IpAddr>) -> bool {
+    all_addresses(namespace, interface).contains(&address.into())
 }
 
 /// IPv4 addresses of an interface, in the kernel's order.
 #[must_use]
 pub fn addresses(namespace: &Namespace, interface: &str) -> Vec<Ipv4Addr> {
+    let v4 = |address| if let IpAddr::V4(address) = address { Some(address) } else { None };
+    all_addresses(namespace, interface).into_iter().filter_map(v4).collect()
+}
+
+/// IPv4 and IPv6 addresses of an interface, in the kernel's order.
+#[must_use]
+pub fn all_addresses(namespace: &Namespace, interface: &str) -> Vec<IpAddr> {
     request(namespace, "list addresses", async |handle| {
         let index = index(&handle, interface).await?;
         let messages: Vec<_> =
             handle.address().get().set_link_index_filter(index).execute().try_collect().await?;
-        let local = |attribute: &AddressAttribute| {
-            if let AddressAttribute::Local(IpAddr::V4(address)) = attribute {
-                Some(*address)
-            } else {
-                None
+        let own = |attributes: &[AddressAttribute]| {
+            let mut other = None;
+            for attribute in attributes {
+                if let AddressAttribute::Local(address) = attribute {
+                    return Some(*address);
+                } else if let AddressAttribute::Address(address) = attribute {
+                    // All that IPv6 has, but for point-to-point links.
+                    other = Some(*address);
+                }
             }
+            other
         };
-        Ok(messages
-            .iter()
-            .filter_map(|message| message.attributes.iter().find_map(local))
-            .collect())
+        Ok(messages.iter().filter_map(|message| own(&message.attributes)).collect())
     })
 }
 
@@ -155,11 +173,13 @@ pub fn delete_address(namespace: &Namespace, interface: &str, address: Ipv4Addr)
     });
 }
 
-/// Adds ADDRESS/32, as an operator would with `ip addr add`.
-pub fn add_address(namespace: &Namespace, interface: &str, address: Ipv4Addr) {
+/// Adds ADDRESS/32 or ADDRESS/128, as an operator would with `ip addr add`.
+pub fn add_address(namespace: &Namespace, interface: &str, address: impl Into<IpAddr>) {
+    let address = address.into();
+    let prefix = if address.is_ipv4() { 32 } else { 128 };
     request(namespace, "add an address", async |handle| {
         let index = index(&handle, interface).await?;
-        handle.address().add(index, IpAddr::V4(address), 32).execute().await
+        handle.address().add(index, address, prefix).execute().await
     });
 }
 
@@ -168,24 +188,44 @@ pub fn add_address(namespace: &Namespace, interface: &str, address: Ipv4Addr) {
 /// # Errors
 ///
 /// As the kernel says; `Ok` if there was nothing to forget.
-pub async fn forget_neighbour(handle: &Handle, address: Ipv4Addr) -> Result<(), rtnetlink::Error> {
-    let known: Vec<_> = handle
-        .neighbours()
-        .get()
-        .set_address_family(AddressFamily::Inet)
-        .execute()
-        .try_collect()
-        .await?;
-    for message in known {
-        if message
-            .attributes
-            .contains(&NeighbourAttribute::Destination(NeighbourAddress::Inet(address)))
-        {
-            // It may have gone by itself meanwhile.
-            let _gone = handle.neighbours().del(message).execute().await;
-        }
+pub async fn forget_neighbour(handle: &Handle, address: IpAddr) -> Result<(), rtnetlink::Error> {
+    for message in neighbours(handle, address).await? {
+        // It may have gone by itself meanwhile.
+        let _gone = handle.neighbours().del(message).execute().await;
     }
     Ok(())
+}
+
+/// What `eth0` knows of that address.
+async fn neighbours(
+    handle: &Handle,
+    address: IpAddr,
+) -> Result<Vec<NeighbourMessage>, rtnetlink::Error> {
+    let (family, destination) = match address {
+        IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
+        IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
+    };
+    let mut known: Vec<_> =
+        handle.neighbours().get().set_address_family(family).execute().try_collect().await?;
+    let wanted = NeighbourAttribute::Destination(destination);
+    known.retain(|message| message.attributes.contains(&wanted));
+    Ok(known)
+}
+
+/// The hardware address that a node has in its cache for another's address.
+#[must_use]
+pub fn neighbour(namespace: &Namespace, address: impl Into<IpAddr>) -> Option<[u8; 6]> {
+    let address = address.into();
+    request(namespace, "read a neighbour", async |handle| {
+        let known = neighbours(&handle, address).await?;
+        Ok(known.iter().flat_map(|message| &message.attributes).find_map(|attribute| {
+            if let NeighbourAttribute::LinkLayerAddress(address) = attribute {
+                <[u8; 6]>::try_from(address.as_slice()).ok()
+            } else {
+                None
+            }
+        }))
+    })
 }
 
 /// The hardware address of `eth0`.

@@ -1,6 +1,6 @@
 //! Who answers for an address, asked once a millisecond, and who answers ARP for it.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -27,7 +27,17 @@ impl Echo {
     /// If the port is taken.
     #[must_use]
     pub fn start(node: &Node) -> Self {
-        let socket = node.namespace.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)));
+        Self::listen(node, Ipv4Addr::UNSPECIFIED.into())
+    }
+
+    /// As [`start`](Self::start), IPv4 and IPv6.
+    #[must_use]
+    pub fn dual_stack(node: &Node) -> Self {
+        Self::listen(node, Ipv6Addr::UNSPECIFIED.into())
+    }
+
+    fn listen(node: &Node, address: IpAddr) -> Self {
+        let socket = node.namespace.inside(|| UdpSocket::bind((address, PORT)));
         let socket = socket
             .unwrap_or_else(|error| panic!("listen on UDP port {PORT} of {}: {error}", node.name));
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("the timeout is not zero");
@@ -53,6 +63,26 @@ impl Drop for Echo {
             let _ended = thread.join();
         }
     }
+}
+
+/// Any port, of the family of `address`.
+fn any(address: IpAddr) -> SocketAddr {
+    match address {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+/// Asks once, from a node, and says who answered within a second.
+#[must_use]
+pub fn ask(node: &Node, address: impl Into<IpAddr>) -> Option<String> {
+    let address = address.into();
+    let socket = node.namespace.inside(|| UdpSocket::bind(any(address))).ok()?;
+    socket.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+    socket.send_to(b"?", SocketAddr::from((address, PORT))).ok()?;
+    let mut buffer = [0_u8; 64];
+    let length = socket.recv(&mut buffer).ok()?;
+    Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 
 /// An answer to a datagram.
@@ -88,11 +118,10 @@ pub struct Silence {
 impl Prober {
     /// Starts asking from a node.
     #[must_use]
-    pub fn start(node: &Node, address: Ipv4Addr) -> Self {
-        let socket = node
-            .namespace
-            .inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
-            .expect("some port is free");
+    pub fn start(node: &Node, address: impl Into<IpAddr>) -> Self {
+        let address = address.into();
+        let socket =
+            node.namespace.inside(|| UdpSocket::bind(any(address))).expect("some port is free");
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("the timeout is not zero");
         let answers = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
@@ -164,7 +193,7 @@ impl Drop for Prober {
     }
 }
 
-/// Makes a node ask by ARP for an address again and again, until it is dropped; [`crate::capture`] sees who answers.
+/// Makes a node ask by ARP or neighbour solicitation for an address again and again, until it is dropped; [`crate::capture`] sees who answers.
 #[derive(Debug)]
 pub struct ArpProber {
     stop: Arc<AtomicBool>,
@@ -174,7 +203,8 @@ pub struct ArpProber {
 impl ArpProber {
     /// Asks every `interval`.
     #[must_use]
-    pub fn start(node: &Node, address: Ipv4Addr, interval: Duration) -> Self {
+    pub fn start(node: &Node, address: impl Into<IpAddr>, interval: Duration) -> Self {
+        let address = address.into();
         let stop = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&stop);
         let thread = node.namespace.thread(move || {
@@ -182,13 +212,13 @@ impl ArpProber {
                 .enable_all()
                 .build()
                 .expect("a runtime needs only descriptors");
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("some port is free");
+            let socket = UdpSocket::bind(any(address)).expect("some port is free");
             runtime.block_on(async {
                 let (connection, handle, _) =
                     rtnetlink::new_connection().expect("a netlink socket needs no rights");
                 let connection = tokio::spawn(connection);
                 while !ended.load(Ordering::Relaxed) {
-                    // The kernel asks by broadcast when it knows nothing and has a packet to send.
+                    // The kernel asks everybody when it knows nothing and has a packet to send.
                     link::forget_neighbour(&handle, address)
                         .await
                         .expect("root may forget neighbours");

@@ -153,12 +153,12 @@ fn remove_services(services: &BTreeSet<ServiceKey>) -> Result<usize, KernelError
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::IpAddr;
 
     use super::*;
 
     fn vip(last: u8) -> Vip {
-        Vip { ifindex: 3, address: Ipv4Addr::new(192, 0, 2, last) }
+        Vip { ifindex: 3, address: IpAddr::from([192, 0, 2, last]) }
     }
 
     #[test]

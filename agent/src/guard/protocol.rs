@@ -1,7 +1,7 @@
 //! What the agent tells its guard: one line a change, text, so that `strace` shows it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use lvsmesh_core::model::Protocol;
@@ -12,8 +12,8 @@ use lvsmesh_core::plan::ServiceKey;
 pub struct Vip {
     /// Index of the interface.
     pub ifindex: u32,
-    /// The address, /32.
-    pub address: Ipv4Addr,
+    /// The address, /32 or /128.
+    pub address: IpAddr,
 }
 
 /// One line.
@@ -110,15 +110,18 @@ mod tests {
     use super::*;
 
     fn lines() -> Vec<(&'static str, Line)> {
-        let vip = Vip { ifindex: 3, address: Ipv4Addr::new(192, 168, 3, 100) };
+        let vip = |address: &str| Vip { ifindex: 3, address: address.parse().unwrap() };
+        let (v4, v6) = (vip("192.168.3.100"), vip("2001:db8::100"));
         let address = |protocol, address: &str, port| ServiceKey::Address {
             protocol,
             address: address.parse().unwrap(),
             port,
         };
         vec![
-            ("hold 3 192.168.3.100", Line::Hold(vip)),
-            ("drop 3 192.168.3.100", Line::Drop(vip)),
+            ("hold 3 192.168.3.100", Line::Hold(v4)),
+            ("drop 3 192.168.3.100", Line::Drop(v4)),
+            ("hold 3 2001:db8::100", Line::Hold(v6)),
+            ("drop 3 2001:db8::100", Line::Drop(v6)),
             ("serve 6 192.168.3.100 80", Line::Serve(address(Protocol::Tcp, "192.168.3.100", 80))),
             ("unserve 17 2001:db8::1 0", Line::Unserve(address(Protocol::Udp, "2001:db8::1", 0))),
             ("serve 132 192.0.2.1 7", Line::Serve(address(Protocol::Sctp, "192.0.2.1", 7))),

@@ -17,7 +17,7 @@ pub struct Counters {
     pub malformed: Counter,
     /// Adverts sent.
     pub adverts_sent: Counter,
-    /// Gratuitous ARP frames sent.
+    /// Gratuitous ARP frames and unsolicited neighbour advertisements sent.
     pub garps_sent: Counter,
     /// Adverts heard from routers that are not members.
     pub foreign_adverts: Counter,

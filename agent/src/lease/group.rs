@@ -2,25 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use lvsmesh_core::lease::Lease;
 use lvsmesh_core::model::Vip;
 use lvsmesh_core::time::Mono;
 use lvsmesh_core::vrrp::coexist::{Coexist, Effect, Foreign as Heard, Input, State};
 use lvsmesh_core::vrrp::{Advert, TTL};
-use lvsmesh_kernel::raw::VrrpSocket;
 use lvsmesh_kernel::route_socket::{PreparedAddress, RouteSocket};
 use tokio::sync::watch;
 
 use super::clock::Clock;
 use super::counters::Counters;
 use super::schedule::Schedule;
-use super::segment::{Segment, resolve, v4};
+use super::segment::{Segment, resolve};
 use super::{Foreign, Outlook};
 use crate::guard::Guard;
 
-/// The longest advert that is read: 255 addresses.
-const LONGEST: usize = 2048;
+/// The longest advert that is read: 255 IPv6 addresses, or 255 of IPv4 behind the longest IP header.
+const LONGEST: usize = 8 + 255 * 16;
 
 /// Adverts that are read at one go, so that a flood of them cannot keep the thread from its own.
 const AT_ONCE: usize = 32;
@@ -48,7 +48,7 @@ impl Tools<'_> {
     /// Takes an address off its interface. No question to the lease: this is always allowed. Those who watch for changes made by others are
     /// told first.
     fn remove(&mut self, address: &mut PreparedAddress) {
-        let vip = IpAddr::V4(address.address());
+        let vip = address.address();
         self.outlook.send_if_modified(|outlook| outlook.attached.remove(&vip));
         if let Err(error) = self.routes.release(address) {
             // Its lifetime ends soon.
@@ -67,7 +67,7 @@ pub(super) struct Group {
     /// While the VIP is attached.
     schedule: Option<Schedule>,
     /// Foreign masters that were logged.
-    logged: BTreeSet<Ipv4Addr>,
+    logged: BTreeSet<IpAddr>,
     /// The last error of an emission, so that one that persists is logged once.
     trouble: Option<String>,
 }
@@ -75,8 +75,9 @@ pub(super) struct Group {
 impl Group {
     pub(super) fn new(vip: Vip, vips: &BTreeSet<IpAddr>) -> Self {
         let segment = resolve(&vip, vips).and_then(|interface| Segment::open(&vip, interface));
-        let source =
-            segment.as_ref().map_or(Ipv4Addr::UNSPECIFIED, |segment| segment.interface.source);
+        let source = segment
+            .as_ref()
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |segment| segment.interface.source);
         let coexist = Coexist::new(vip.vrrp.priority, vip.vrrp.version, source);
         Self { vip, segment, coexist, schedule: None, logged: BTreeSet::new(), trouble: None }
     }
@@ -95,8 +96,8 @@ impl Group {
         self.segment.as_ref().err().map(String::as_str)
     }
 
-    pub(super) fn socket(&self) -> Option<&VrrpSocket> {
-        self.segment.as_ref().ok().map(|segment| &segment.vrrp)
+    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.segment.as_ref().ok().map(|segment| segment.vrrp.as_fd())
     }
 
     pub(super) fn is_attached(&self) -> bool {
@@ -180,7 +181,10 @@ impl Group {
                 }
                 match segment.announce(index) {
                     Ok(()) => tools.counters.garps_sent.add(),
-                    Err(error) => trouble = Some(format!("sending gratuitous ARP: {error}")),
+                    Err(error) => {
+                        let vip = segment.addresses[index].address();
+                        trouble = Some(format!("announcing {vip}: {error}"));
+                    }
                 }
             }
         }
@@ -215,11 +219,14 @@ impl Group {
                 tools.counters.malformed_adverts.add();
                 continue;
             }
-            if source == segment.interface.source || members.contains(&IpAddr::V4(source)) {
+            if source == segment.interface.source || members.contains(&source) {
                 continue;
             }
             match Advert::decode(heard.payload, source, heard.destination) {
                 Ok(received) if received.advert.vrid == self.vip.vrrp.vrid => {
+                    if source.is_ipv6() && self.is_a_members(&received.advert) {
+                        continue;
+                    }
                     self.heard(Heard::of(&received.advert, source), tools);
                     news = true;
                 }
@@ -232,6 +239,15 @@ impl Group {
             }
         }
         news
+    }
+
+    /// Whether an advert over IPv6 is a member's, as far as that can be told: it says what this node would say, and this node does not hold.
+    ///
+    /// Adverts over IPv6 come from link-local addresses, which no configuration lists. A foreign router that says the very same is noticed
+    /// as soon as this node holds, because then no member says anything.
+    fn is_a_members(&self, advert: &Advert) -> bool {
+        let own = Advert::of(&self.vip);
+        self.coexist.state() == State::NoLease && (*advert == own || *advert == own.goodbye())
     }
 
     fn heard(&mut self, foreign: Heard, tools: &mut Tools<'_>) {
@@ -316,16 +332,18 @@ impl Group {
     /// Adds what an operator should know.
     pub(super) fn describe(&self, now: Mono, outlook: &mut Outlook) {
         outlook.faults.extend(self.segment.as_ref().err().cloned());
+        let trouble = self.trouble.as_ref().filter(|_| self.is_attached());
+        outlook.faults.extend(trouble.map(|trouble| format!("vips/{}: {trouble}", self.vip.name)));
         if let Some(foreign) = self.coexist.foreign(now) {
             outlook.foreign.push(Foreign {
                 vip: self.vip.name.clone(),
-                source: IpAddr::V4(foreign.source),
+                source: foreign.source,
                 priority: foreign.priority,
                 yielding: self.coexist.state() == State::Yielding,
             });
         }
         if self.is_attached() {
-            outlook.attached.extend(v4(&self.vip).map(IpAddr::V4));
+            outlook.attached.extend(&self.vip.addresses);
         }
     }
 }

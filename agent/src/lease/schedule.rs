@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lvsmesh_core::time::Mono;
 
-/// Gratuitous ARP after a claim, from the claim on. Close together at first, because the silence lasts until one arrives; one after the second
+/// Gratuitous ARP and unsolicited neighbour advertisements after a claim, from the claim on. Close together at first, because the silence lasts until one arrives; one after the second
 /// for which Linux keeps a neighbour entry from being replaced (`neigh/default/locktime`); the last ones for whoever joined late.
 const ANNOUNCEMENTS: [Duration; 9] = [
     Duration::ZERO,
@@ -18,7 +18,7 @@ const ANNOUNCEMENTS: [Duration; 9] = [
     Duration::from_secs(5),
 ];
 
-/// Gratuitous ARP after those.
+/// The same after those.
 const REMINDER: Duration = Duration::from_secs(30);
 
 /// A VIP's lifetime is renewed this often.

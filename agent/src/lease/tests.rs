@@ -95,7 +95,7 @@ impl Neighbour {
 }
 
 fn watch_cable(arp: &ArpListener, vrrp: &VrrpSocket, seen: &Sender<Seen>, said: &Receiver<u8>) {
-    let own = [192, 168, 3, 3].into();
+    let own = std::net::Ipv4Addr::new(192, 168, 3, 3);
     let mut buffer = [0; 2048];
     loop {
         match said.recv_timeout(Duration::from_millis(5)) {

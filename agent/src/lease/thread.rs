@@ -483,7 +483,7 @@ impl Thread {
             PollFd::new(self.receiver.wake.as_fd(), PollFlags::POLLIN),
         ];
         let sockets = self.groups.iter().filter_map(Group::socket);
-        fds.extend(sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
+        fds.extend(sockets.map(|socket| PollFd::new(socket, PollFlags::POLLIN)));
         let ready = wait::until(&mut fds, Some(deadline)).unwrap_or_else(|error| {
             tracing::error!(%error, "waiting failed");
             std::thread::sleep(BREATH);

@@ -1,3 +1,4 @@
+mod crash;
 mod scale;
 
 use std::net::IpAddr;

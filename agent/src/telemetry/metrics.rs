@@ -86,7 +86,7 @@ const MEASURES: &[Measure] = &[
     counter("vrrp.adverts", "VRRP adverts sent", |s| one(s.lease.counters.adverts_sent.get())),
     counter("vrrp.foreign_adverts", "VRRP adverts heard from routers outside the fleet", |s| one(s.lease.counters.foreign_adverts.get())),
     counter("vrrp.malformed_adverts", "VRRP adverts heard that could not be read", |s| one(s.lease.counters.malformed_adverts.get())),
-    counter("arp.gratuitous", "Gratuitous ARP frames sent", |s| one(s.lease.counters.garps_sent.get())),
+    counter("arp.gratuitous", "Gratuitous ARP frames and unsolicited neighbour advertisements sent", |s| one(s.lease.counters.garps_sent.get())),
     counter("lease.sent", "Lease datagrams sent", |s| one(s.lease.counters.datagrams_sent.get())),
     counter("lease.received", "Lease datagrams of members received", |s| one(s.lease.counters.datagrams_received.get())),
     counter("lease.unauthenticated", "Lease datagrams dropped because their code or key was wrong", |s| one(s.lease.counters.auth_failures.get())),

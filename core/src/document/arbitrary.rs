@@ -1,6 +1,6 @@
 //! Sound documents for property tests, of this crate and of others that include this file beside a `model` module.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use proptest::option;
@@ -38,7 +38,10 @@ fn assemble(
         vip.vrrp.vrid = vip.vrrp.vrid.wrapping_add(index).max(1);
         vip.interface = format!("{}{index}", vip.interface);
         for (last, address) in (0u8..).zip(&mut vip.addresses) {
-            *address = IpAddr::from([192, 0, index, last]);
+            *address = match address {
+                IpAddr::V4(_) => IpAddr::from([192, 0, index, last]),
+                IpAddr::V6(_) => IpAddr::from([0xfd00, 0, 0, 0, 0, 0, index.into(), last.into()]),
+            };
         }
     }
     let (ports, mut pools): (Vec<_>, Vec<_>) = pools.into_iter().unzip();
@@ -76,20 +79,29 @@ fn vip() -> impl Strategy<Value = Vip> {
     let preference = proptest::collection::btree_set(name(), 0..4);
     (
         name(),
-        1usize..=20,
+        proptest::collection::vec(select(&[ANY_V4, ANY_V6][..]), 1..=20),
+        option::of(select(&[ANY_V4, ANY_V6][..])),
         "[a-z]{1,10}",
         preference.prop_map(|names| names.into_iter().collect()),
         vrrp(),
     )
-        .prop_map(|(name, count, interface, preference, vrrp)| Vip {
-            name,
-            addresses: vec![IpAddr::from([0, 0, 0, 0]); count],
-            interface,
-            attach: Attach::Address,
-            preference,
-            vrrp,
+        .prop_map(|(name, mut addresses, alone, interface, preference, mut vrrp)| {
+            if let Some(alone) = alone {
+                addresses.fill(alone);
+            }
+            if addresses.iter().all(IpAddr::is_ipv6) {
+                vrrp.version = VrrpVersion::V3;
+                vrrp.auth = None;
+                vrrp.checksum = Checksum::Pseudo;
+                vrrp.advert_interval = vrrp.advert_interval.min(Duration::from_secs(40));
+            }
+            Vip { name, addresses, interface, attach: Attach::Address, preference, vrrp }
         })
 }
+
+/// Stands for an address until the groups have their places.
+const ANY_V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const ANY_V6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 fn vrrp() -> impl Strategy<Value = Vrrp> {
     let v2 = (1u64..=255, option::of("[ -~]{1,8}")).prop_map(|(seconds, pass)| {
@@ -124,11 +136,16 @@ fn source(port: u16) -> impl Strategy<Value = PoolSource> {
         type Settings = (u32, [u32; 2], Option<Forwarding>);
         let server =
             |([third, fourth], (weight, [one, other], forwarding)): ([u8; 2], Settings)| {
+                let address = if third % 4 == 0 {
+                    IpAddr::from([0xfd01, 0, 0, 0, 0, 0, third.into(), fourth.into()])
+                } else {
+                    IpAddr::from([10, 1, third, fourth])
+                };
                 RealServer {
                     upper_threshold: one.max(other),
                     lower_threshold: one.min(other),
                     forwarding,
-                    ..RealServer::new(IpAddr::from([10, 1, third, fourth]), port, weight)
+                    ..RealServer::new(address, port, weight)
                 }
             };
         PoolSource::Listed(servers.into_iter().map(server).collect())
@@ -137,7 +154,8 @@ fn source(port: u16) -> impl Strategy<Value = PoolSource> {
         .prop_map(|(path, interval)| Discovery::File(FileSource { path, interval }));
     let record = prop_oneof![
         Just((DnsRecord::Srv, None, 1)),
-        (0u32..=65_535).prop_map(move |weight| (DnsRecord::A, Some(port), weight)),
+        (select(&[DnsRecord::A, DnsRecord::Aaaa][..]), 0u32..=65_535)
+            .prop_map(move |(record, weight)| (record, Some(port), weight)),
     ];
     let server = (1u8..224, any::<[u8; 3]>(), 1u16..)
         .prop_map(|(a, [b, c, d], port)| SocketAddr::from(([a, b, c, d], port)));

@@ -48,15 +48,20 @@ fn not_yet(document: &Document, found: &mut Findings) {
 fn vips(vips: &[Vip], found: &mut Findings) {
     unique_names("vips", vips.iter().map(|vip| vip.name.as_str()), found);
     let mut owners: BTreeMap<IpAddr, String> = BTreeMap::new();
-    let mut routers: BTreeMap<(&str, u8), usize> = BTreeMap::new();
+    // A VRID over IPv6 is another than the same number over IPv4 (RFC 9568 §1.4).
+    let mut routers: BTreeMap<(&str, u8, bool), usize> = BTreeMap::new();
     for (index, vip) in vips.iter().enumerate() {
         let path = format!("vips[{index}]");
         addresses(&path, vip, &mut owners, found);
         interface(&format!("{path}.interface"), &vip.interface, found);
         preference(&path, &vip.preference, found);
         vrrp(&format!("{path}.vrrp"), &vip.vrrp, found);
+        if vip.is_ipv6_only() {
+            over_ipv6(&path, &vip.vrrp, found);
+        }
 
-        if let Some(first) = routers.insert((&vip.interface, vip.vrrp.vrid), index) {
+        let router = (vip.interface.as_str(), vip.vrrp.vrid, vip.is_ipv6_only());
+        if let Some(first) = routers.insert(router, index) {
             let message = format!(
                 "VRID {} on {} belongs to vips[{first}] already",
                 vip.vrrp.vrid, vip.interface
@@ -77,9 +82,14 @@ fn addresses(path: &str, vip: &Vip, owners: &mut BTreeMap<IpAddr, String>, found
     for (index, &address) in vip.addresses.iter().enumerate() {
         let path = format!("{path}[{index}]");
         found.unicast(&path, address);
-        if address.is_loopback() {
-            found
-                .add(path.clone(), format!("{address} is a loopback address: nobody can reach it"));
+        if address.is_ipv4() && address.is_loopback() {
+            found.loopback(&path, address);
+        }
+        let leads = index == 0 && vip.addresses.len() > 1 && vip.is_ipv6_only();
+        if is_link_local(address) && !leads {
+            found.link_local(&path, address).hint(
+                "use a global or unique local one; only a group of IPv6 addresses may name one first, for VRRP to announce",
+            );
         }
         if let Some(owner) = owners.get(&address) {
             let owner = owner.clone();
@@ -87,6 +97,29 @@ fn addresses(path: &str, vip: &Vip, owners: &mut BTreeMap<IpAddr, String>, found
         } else {
             owners.insert(address, path);
         }
+    }
+}
+
+/// VRRP over IPv6 has one version and one kind of checksum.
+fn over_ipv6(path: &str, vrrp: &Vrrp, found: &mut Findings) {
+    let addresses = format!("{path}.addresses");
+    if vrrp.version != VrrpVersion::V3 {
+        found
+            .add(
+                format!("{path}.vrrp.version"),
+                "is 2, which is for IPv4: a group of IPv6 addresses alone is announced by version 3 (RFC 9568)",
+            )
+            .hint("set `version: 3`")
+            .about([addresses.clone()]);
+    }
+    if vrrp.checksum != Checksum::Pseudo {
+        found
+            .add(
+                format!("{path}.vrrp.checksum"),
+                "over IPv6 a checksum always covers the pseudo-header (RFC 9568 §5.2.8)",
+            )
+            .hint("leave it out")
+            .about([addresses]);
     }
 }
 
@@ -203,6 +236,9 @@ fn real_servers(path: &str, listed: &[RealServer], document: &Document, found: &
         let path = format!("{path}.real_servers[{index}]");
         let (address, port) = (format!("{path}.address"), format!("{path}.port"));
         found.unicast(&address, server.address);
+        if is_link_local(server.address) {
+            found.link_local(&address, server.address).hint("use a global or unique local one");
+        }
         found.within(&format!("{path}.weight"), server.weight.into(), &limits::WEIGHT);
         if server.lower_threshold > server.upper_threshold {
             let (lower, upper) = (server.lower_threshold, server.upper_threshold);
@@ -271,12 +307,7 @@ fn dns_source(path: &str, dns: &DnsSource, found: &mut Findings) {
                 .hint("leave it out")
                 .about([record]);
         }
-        DnsRecord::Aaaa => {
-            found
-                .add(record, "record `aaaa` is not supported yet: VIPs are IPv4")
-                .hint("use `a` or `srv`");
-        }
-        DnsRecord::Srv | DnsRecord::A => {
+        DnsRecord::Srv | DnsRecord::A | DnsRecord::Aaaa => {
             found.within(&weight, dns.weight.into(), &limits::FOUND_WEIGHT);
         }
     }
@@ -338,6 +369,11 @@ pub(super) fn outside(
     format!("{value} is outside {least} to {most}")
 }
 
+/// fe80::/10 (RFC 4291 §2.5.6). IPv4's 169.254.0.0/16 has no zones in Linux, and is taken like any other.
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
 /// Whether `span` is a multiple of `step`.
 const fn whole(span: Duration, step: Duration) -> bool {
     span.as_nanos().is_multiple_of(step.as_nanos())
@@ -391,15 +427,32 @@ impl Findings {
 
     fn unicast(&mut self, path: &str, address: IpAddr) {
         match address {
-            IpAddr::V6(_) => {
-                let message = format!("{address} is IPv6, which is not supported yet");
-                self.add(path.to_owned(), message).hint("use an IPv4 address");
-            }
-            IpAddr::V4(v4) if v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast() => {
+            IpAddr::V4(v4) if v4.is_broadcast() => {
                 self.add(path.to_owned(), format!("{address} is not the address of one machine"));
+            }
+            _ if address.is_unspecified() || address.is_multicast() => {
+                self.add(path.to_owned(), format!("{address} is not the address of one machine"));
+            }
+            IpAddr::V6(v6) if v6.is_loopback() => self.loopback(path, address),
+            IpAddr::V6(v6) => {
+                if let Some(v4) = v6.to_ipv4_mapped() {
+                    self.add(path.to_owned(), format!("{address} is an IPv4 address in disguise"))
+                        .hint(format!("write `{v4}`"));
+                }
             }
             IpAddr::V4(_) => {}
         }
+    }
+
+    fn loopback(&mut self, path: &str, address: IpAddr) {
+        self.add(path.to_owned(), format!("{address} is a loopback address: nobody can reach it"));
+    }
+
+    fn link_local(&mut self, path: &str, address: IpAddr) -> &mut Finding {
+        self.add(
+            path.to_owned(),
+            format!("{address} is link-local: on each link it is another machine's"),
+        )
     }
 
     fn dangling<'a>(

@@ -40,6 +40,8 @@ impl From<f64> for Literal {
     }
 }
 
+mod ipv6;
+
 /// The smallest document that serves something.
 fn small() -> Value {
     tree!({
@@ -167,12 +169,10 @@ fn what_is_not_built_yet_is_refused_by_name() {
         ("fleet.failback", tree!("immediate")),
         ("fleet.notifications", tree!({})),
         ("vips.0.attach", tree!("responder")),
-        ("vips.0.addresses.0", tree!("2001:db8::1")),
         ("vips.0.vrrp.coexist", tree!("contest")),
         ("vips.0.vrrp.unicast", tree!({})),
         ("pools.0.quorum", tree!(2)),
         ("pools.0.sorry", tree!({})),
-        ("pools.0.real_servers.0.address", tree!("2001:db8::3")),
     ] {
         text += &faults(&[(path, value)]);
         text.push('\n');
@@ -185,12 +185,10 @@ fn what_is_not_built_yet_is_refused_by_name() {
     fleet.failback: failback `immediate` is not supported yet; use `never`
     fleet.notifications: `notifications` is not supported yet; leave it out
     vips[0].attach: attach `responder` is not supported yet; use `address`
-    vips[0].addresses[0]: 2001:db8::1 is IPv6, which is not supported yet; use an IPv4 address
     vips[0].vrrp.coexist: coexist `contest` is not supported yet; use `yield`
     vips[0].vrrp.unicast: `unicast` is not supported yet; leave it out
     pools[0].quorum: `quorum` is not supported yet; leave it out
     pools[0].sorry: `sorry` is not supported yet; leave it out
-    pools[0].real_servers[0].address: 2001:db8::3 is IPv6, which is not supported yet; use an IPv4 address
     "#);
 }
 
@@ -361,7 +359,7 @@ fn sources_ask_for_what_they_need() {
     pools[0].discovery.dns.weight: SRV records carry their own weight; leave it out
     pools[0].discovery.dns.port: is missing: A records carry no port
     pools[0].discovery.dns.port: 81 is not the port of service `web`, 80; only `forwarding: nat` translates ports
-    pools[0].discovery.dns.record: record `aaaa` is not supported yet: VIPs are IPv4; use `a` or `srv`
+    
     pools[0].discovery.dns.record: no DNS record type "mx"; there are `srv`, `a`, `aaaa`
     pools[0].discovery.dns.name: "web..example" is not a DNS name; labels of 1 to 63 letters, digits, `-` and `_`, with dots between them
     pools[0].discovery.dns.servers[0]: "one" is not a DNS server's address; write `192.0.2.53` or `192.0.2.53:5353`

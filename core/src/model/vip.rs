@@ -8,7 +8,8 @@ use std::time::Duration;
 pub struct Vip {
     /// 1 to 63 characters of `[a-z0-9-]`, unique among VIP groups.
     pub name: String,
-    /// At least one, at most 20 (an advert that keepalived reads); no address is in two groups. IPv4.
+    /// At least one, at most 20 (an advert that keepalived reads); no address is in two groups. IPv4 and IPv6 in any mixture. In a group of
+    /// IPv6 addresses alone the first may be link-local: it is announced as RFC 9568 §5.2.9 asks, and [serves](Self::served) nothing.
     pub addresses: Vec<IpAddr>,
     /// The interface that carries them on a director: 1 to 15 bytes.
     pub interface: String,
@@ -20,10 +21,26 @@ pub struct Vip {
     pub vrrp: Vrrp,
 }
 
+impl Vip {
+    /// The addresses that services listen on: all but a link-local one, which on each link is another machine's.
+    pub fn served(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.addresses.iter().copied().filter(|address| match address {
+            IpAddr::V4(_) => true,
+            IpAddr::V6(address) => !address.is_unicast_link_local(),
+        })
+    }
+
+    /// Whether it has no IPv4 address. VRRP then announces it over IPv6, in which a VRID is another than the same number over IPv4.
+    #[must_use]
+    pub fn is_ipv6_only(&self) -> bool {
+        !self.addresses.is_empty() && self.addresses.iter().all(IpAddr::is_ipv6)
+    }
+}
+
 /// How a holder makes its addresses answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Attach {
-    /// The address is added to the interface on claim and removed on release; the kernel answers ARP for it.
+    /// The address is added to the interface on claim and removed on release; the kernel answers ARP and neighbour solicitations for it.
     #[default]
     Address,
 }
@@ -44,9 +61,9 @@ impl Attach {
 /// VRRP announcement of a group (RFC 9568; version 2 as in RFC 3768).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vrrp {
-    /// Virtual router id, 1 to 255, unique per interface.
+    /// Virtual router id, 1 to 255, unique per interface and IP version.
     pub vrid: u8,
-    /// Default 2, as keepalived's.
+    /// Default 2, as keepalived's. A group of IPv6 addresses alone has to say 3.
     pub version: VrrpVersion,
     /// Between adverts. Version 2: 1 to 255 whole seconds. Version 3: 10 ms to 40.95 s in steps of 10 ms. Default 1 s.
     pub advert_interval: Duration,

@@ -58,7 +58,7 @@ pub fn explain(state: &State) -> Vec<ServiceView> {
         };
         let mut real_servers: Vec<RealServerView> = Vec::new();
         let mut places: BTreeMap<SocketAddr, usize> = BTreeMap::new();
-        for &address in &vip.addresses {
+        for address in vip.served() {
             for verdict in serving::assess(&mut lookup, service, pool, address) {
                 let at = verdict.real_server.socket_addr();
                 let known = places.get(&at).and_then(|&place| real_servers.get_mut(place));
@@ -97,7 +97,7 @@ pub fn explain(state: &State) -> Vec<ServiceView> {
             }
         }
         let mut listens: Vec<ServiceKey> = Vec::new();
-        for key in vip.addresses.iter().map(|&address| key(service, address)) {
+        for key in vip.served().map(|address| key(service, address)) {
             if !listens.contains(&key) {
                 listens.push(key);
             }

@@ -374,6 +374,48 @@ fn a_group_of_two_addresses_is_one_service_and_serves_when_both_are_in_place() {
 }
 
 #[test]
+fn each_family_of_a_group_has_its_services_and_a_link_local_address_has_none() {
+    let v6 = |last: u16| IpAddr::from([0xfd00, 3, 0, 0, 0, 0, 0, last]);
+    let mut document = reference();
+    document.vips[0].addresses.push(v6(0x100));
+    document.pools[0] = pool("web", &[rs(3, 3), RealServer::new(v6(4), 80, 2)]);
+    let mut fleet = Fleet3::ready(document.clone());
+    let both =
+        Candidate { addresses: vec![ip(4), v6(4)], ..candidate("web-2", 4, &[Role::RealServer]) };
+    fleet.run(Command::Admit(both));
+    let web_2 = NodeId(4);
+    let table = |fleet: &Fleet3| -> Vec<(String, u32, Vec<String>)> {
+        let table = place(&fleet.state, LVS_1, true).table;
+        let row = |(key, service): (ServiceKey, VirtualService)| {
+            let servers = service.destinations.keys().map(ToString::to_string).collect();
+            (key.to_string(), service.spec.netmask, servers)
+        };
+        table.into_iter().map(row).collect()
+    };
+    let v4 = ("tcp 192.168.3.100:80".to_owned(), u32::MAX, vec!["192.168.3.3:80".to_owned()]);
+    let mut v6_row = ("tcp [fd00:3::100]:80".to_owned(), 128, vec![]);
+    assert_eq!(table(&fleet), [v4.clone(), v6_row.clone()], "web-2 has not confirmed its side");
+    fleet.confirm(web_2, None);
+    v6_row.2.push("[fd00:3::4]:80".to_owned());
+    assert_eq!(table(&fleet), [v4, v6_row.clone()]);
+    let side = place(&fleet.state, web_2, false).real_server;
+    assert_eq!(side.addresses, [ip(100), v6(0x100)].into());
+
+    // Alone, with what RFC 9568 wants first in an advert.
+    document.vips[0].addresses = vec!["fe80::100".parse().unwrap(), v6(0x100)];
+    document.vips[0].vrrp.version = VrrpVersion::V3;
+    fleet.apply(document);
+    fleet.confirm(web_2, None);
+    assert_eq!(table(&fleet), [v6_row]);
+    assert_eq!(explain(&fleet.state)[0].listens.len(), 1);
+    let side = place(&fleet.state, web_2, false).real_server;
+    assert_eq!(side.addresses, [v6(0x100)].into());
+    assert!(side.sysctls.is_empty(), "nobody answers neighbour solicitations for `lo`");
+    let held = &place(&fleet.state, LVS_1, true).vips[0].addresses;
+    assert_eq!(held.len(), 2, "a holder attaches and announces both");
+}
+
+#[test]
 fn a_discovered_pool_has_what_its_source_said_last() {
     let mut document = reference();
     let path = "/etc/web.json".to_owned();

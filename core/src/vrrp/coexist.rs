@@ -4,7 +4,7 @@
 //! director feeds its machine all the time, so that the answer is known when a lease is won. A foreign master never costs the lease: the
 //! node keeps leading and forwarding, and only stays silent.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Advert, PRIORITY_GOODBYE};
@@ -30,7 +30,7 @@ pub struct Foreign {
     /// Its priority; 0: it stops.
     pub priority: u8,
     /// Its address.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Its advert interval.
     pub interval: Duration,
 }
@@ -62,7 +62,7 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Coexist {
     priority: u8,
-    source: Ipv4Addr,
+    source: IpAddr,
     version: VrrpVersion,
     state: State,
     /// The highest foreign master heard, and when it will count as gone.
@@ -72,7 +72,7 @@ pub struct Coexist {
 impl Coexist {
     /// A machine without a lease that has heard nobody. `source` is the address that our adverts come from.
     #[must_use]
-    pub fn new(priority: u8, version: VrrpVersion, source: Ipv4Addr) -> Self {
+    pub fn new(priority: u8, version: VrrpVersion, source: IpAddr) -> Self {
         Self { priority, source, version, state: State::NoLease, foreign: None }
     }
 
@@ -184,12 +184,12 @@ impl Coexist {
 impl Foreign {
     /// What an advert from `source` says.
     #[must_use]
-    pub fn of(advert: &Advert, source: Ipv4Addr) -> Self {
+    pub fn of(advert: &Advert, source: IpAddr) -> Self {
         Self { priority: advert.priority, source, interval: advert.interval }
     }
 }
 
-fn rank(foreign: Foreign) -> (u8, Ipv4Addr) {
+fn rank(foreign: Foreign) -> (u8, IpAddr) {
     (foreign.priority, foreign.source)
 }
 
@@ -210,8 +210,8 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const T0: Mono = Mono(1_000_000_000_000);
 
-    fn ip(last: u8) -> Ipv4Addr {
-        Ipv4Addr::new(192, 0, 2, last)
+    fn ip(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
     }
 
     /// Our own address ends in 10.
@@ -266,6 +266,17 @@ mod tests {
         for (why, mut machine, input, effect, state) in cases {
             assert_eq!(machine.step(T0.after(SECOND), input), effect, "{why}");
             assert_eq!(machine.state(), state, "{why}");
+        }
+    }
+
+    #[test]
+    fn over_ipv6_the_higher_address_wins_too() {
+        let address = |last: u16| IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, last]);
+        for (last, effect) in [(9, Effect::Reassert), (0x11, Effect::Silence)] {
+            let mut machine = Coexist::new(OURS, VrrpVersion::V3, address(0x10));
+            assert_eq!(machine.step(T0, Input::Acquired), Some(Effect::Claim));
+            let foreign = Foreign { priority: OURS, source: address(last), interval: SECOND };
+            assert_eq!(machine.step(T0, Input::Heard(foreign)), Some(effect), "{last}");
         }
     }
 

@@ -1,9 +1,9 @@
 //! Advertisements on the wire.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use super::{GROUP, PRIORITY_GOODBYE, PROTOCOL};
+use super::{PRIORITY_GOODBYE, PROTOCOL, group};
 use crate::model::{Auth, Checksum, Vip, VrrpVersion};
 
 const HEADER: usize = 8;
@@ -22,8 +22,9 @@ pub struct Advert {
     pub priority: u8,
     /// Between adverts. On the wire whole seconds (version 2) or hundredths of a second up to 40.95 s (version 3).
     pub interval: Duration,
-    /// The addresses, in the order of the configuration; keepalived 2.2.7 drops an advert whose list differs from its own.
-    pub addresses: Vec<Ipv4Addr>,
+    /// The addresses, in the order of the configuration and of one family, which is that of the packet; keepalived 2.2.7 drops an advert
+    /// whose list differs from its own. Over IPv6 the first should be link-local (RFC 9568 §5.2.9); keepalived 2.2.7 takes others too.
+    pub addresses: Vec<IpAddr>,
     /// Version 2 only. A foreign password that is not UTF-8 is read with replacement characters.
     pub auth: Option<Auth>,
 }
@@ -54,8 +55,8 @@ pub enum DecodeError {
         /// Bytes that header, addresses and authentication data take.
         expected: usize,
     },
-    /// Neither 2 nor 3.
-    #[error("version {0} is neither 2 nor 3")]
+    /// Neither 2 nor 3; over IPv6 there is no 2.
+    #[error("version {0} is neither 2 nor 3, or is 2 over IPv6")]
     Version(u8),
     /// Not an advertisement.
     #[error("packet type {0} is not an advertisement (1)")]
@@ -78,22 +79,24 @@ pub enum DecodeError {
 
 impl Advert {
     /// What the holder of that group says.
+    ///
+    /// A group's adverts go over one family. If it has any IPv4 address, that is IPv4, and IPv6 addresses move with the group without being
+    /// announced, as those of keepalived's `virtual_ipaddress_excluded` do. Otherwise it is IPv6, where there is only version 3.
     #[must_use]
     pub fn of(vip: &Vip) -> Self {
+        let ipv4 = !vip.is_ipv6_only();
         Self {
-            version: vip.vrrp.version,
+            version: if ipv4 { vip.vrrp.version } else { VrrpVersion::V3 },
             vrid: vip.vrrp.vrid,
             priority: vip.vrrp.priority,
             interval: vip.vrrp.advert_interval,
             addresses: vip
                 .addresses
                 .iter()
-                .filter_map(|address| match address {
-                    std::net::IpAddr::V4(address) => Some(*address),
-                    std::net::IpAddr::V6(_) => None,
-                })
+                .copied()
+                .filter(|address| address.is_ipv4() == ipv4)
                 .collect(),
-            auth: vip.vrrp.auth.clone(),
+            auth: vip.vrrp.auth.clone().filter(|_| ipv4),
         }
     }
 
@@ -106,8 +109,15 @@ impl Advert {
     /// The VRRP message, to be sent from `source` to `destination` (both are part of version 3's checksum).
     ///
     /// Values beyond what the format can say are cut to its limits: 255 addresses, 8 bytes of password, 1 to 255 s or 0.01 to 40.95 s.
+    /// Over IPv6 the checksum always covers the pseudo-header (RFC 9568 §5.2.8).
     #[must_use]
-    pub fn encode(&self, source: Ipv4Addr, destination: Ipv4Addr, checksum: Checksum) -> Vec<u8> {
+    pub fn encode(
+        &self,
+        source: impl Into<IpAddr>,
+        destination: impl Into<IpAddr>,
+        checksum: Checksum,
+    ) -> Vec<u8> {
+        let (source, destination) = (source.into(), destination.into());
         let count = u8::try_from(self.addresses.len()).unwrap_or(u8::MAX);
         let (auth_type, interval) = match self.version {
             VrrpVersion::V2 => {
@@ -123,7 +133,10 @@ impl Advert {
 
         let mut message = vec![self.first_byte(), self.vrid, self.priority, count, high, low, 0, 0];
         for address in self.addresses.iter().take(usize::from(count)) {
-            message.extend(address.octets());
+            match address {
+                IpAddr::V4(address) => message.extend(address.octets()),
+                IpAddr::V6(address) => message.extend(address.octets()),
+            }
         }
         if self.version == VrrpVersion::V2 {
             let mut data = [0; AUTH_DATA];
@@ -135,41 +148,44 @@ impl Advert {
             message.extend(data);
         }
 
-        let sum = match (self.version, checksum) {
-            (VrrpVersion::V3, Checksum::Pseudo) => pseudo_checksum(&message, source, destination),
-            (VrrpVersion::V2, _) | (VrrpVersion::V3, Checksum::Plain) => plain_checksum(&message),
+        let pseudo = source.is_ipv6() || checksum == Checksum::Pseudo;
+        let sum = match self.version {
+            VrrpVersion::V3 if pseudo => pseudo_checksum(&message, source, destination),
+            VrrpVersion::V2 | VrrpVersion::V3 => plain_checksum(&message),
         };
         message[6..HEADER].copy_from_slice(&sum.to_be_bytes());
         message
     }
 
-    /// Reads a VRRP message that arrived from `source` for `destination`. The caller checks the TTL, which belongs to IP.
+    /// Reads a VRRP message that arrived from `source` for `destination`. The caller checks the TTL or hop limit, which belongs to IP.
     ///
-    /// A version 3 checksum is accepted with a pseudo-header, without one, and with one for the multicast group on a unicast packet
-    /// (keepalived before 1.3.6).
+    /// A version 3 checksum over IPv4 is accepted with a pseudo-header, without one, and with one for the multicast group on a unicast
+    /// packet (keepalived before 1.3.6).
     ///
     /// # Errors
     ///
-    /// If the message is not a valid advertisement of version 2 or 3.
+    /// If the message is not a valid advertisement of version 2 or 3, or over IPv6 of version 3.
     pub fn decode(
         message: &[u8],
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
+        source: impl Into<IpAddr>,
+        destination: impl Into<IpAddr>,
     ) -> Result<Received, DecodeError> {
+        let (source, destination) = (source.into(), destination.into());
         let Some(&[first, vrid, priority, count, fifth, sixth, sum_high, sum_low]) =
             message.first_chunk::<HEADER>()
         else {
             return Err(DecodeError::Incomplete { have: message.len() });
         };
         let version = match first >> 4 {
-            2 => VrrpVersion::V2,
+            2 if source.is_ipv4() => VrrpVersion::V2,
             3 => VrrpVersion::V3,
             other => return Err(DecodeError::Version(other)),
         };
         if first & 0x0f != ADVERTISEMENT {
             return Err(DecodeError::Type(first & 0x0f));
         }
-        let addresses_end = HEADER + 4 * usize::from(count);
+        let size = if source.is_ipv4() { 4 } else { 16 };
+        let addresses_end = HEADER + size * usize::from(count);
         let expected = match version {
             VrrpVersion::V2 => addresses_end + AUTH_DATA,
             VrrpVersion::V3 => addresses_end,
@@ -197,8 +213,12 @@ impl Advert {
                 (Duration::from_millis(10 * u64::from(hundredths)), None)
             }
         };
-        let (octets, _) = message[HEADER..addresses_end].as_chunks::<4>();
-        let addresses = octets.iter().copied().map(Ipv4Addr::from).collect();
+        let listed = &message[HEADER..addresses_end];
+        let addresses = if source.is_ipv4() {
+            listed.as_chunks::<4>().0.iter().map(|octets| Ipv4Addr::from(*octets).into()).collect()
+        } else {
+            listed.as_chunks::<16>().0.iter().map(|octets| Ipv6Addr::from(*octets).into()).collect()
+        };
         Ok(Received {
             advert: Self { version, vrid, priority, interval, addresses, auth },
             checksum,
@@ -265,8 +285,8 @@ fn verify(
     version: VrrpVersion,
     message: &[u8],
     found: u16,
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    source: IpAddr,
+    destination: IpAddr,
 ) -> Result<Checksum, DecodeError> {
     let mut blank = message.to_vec();
     blank[6..HEADER].fill(0);
@@ -277,9 +297,9 @@ fn verify(
         VrrpVersion::V2 => Err(DecodeError::Checksum { found, expected: plain }),
         VrrpVersion::V3 => {
             let pseudo = pseudo_checksum(&blank, source, destination);
-            if found == pseudo || found == pseudo_checksum(&blank, source, GROUP) {
+            if found == pseudo || found == pseudo_checksum(&blank, source, group(source)) {
                 Ok(Checksum::Pseudo)
-            } else if found == plain {
+            } else if found == plain && source.is_ipv4() {
                 Ok(Checksum::Plain)
             } else {
                 Err(DecodeError::Checksum { found, expected: pseudo })
@@ -292,14 +312,21 @@ fn plain_checksum(message: &[u8]) -> u16 {
     fold(sum(message))
 }
 
-/// RFC 9568 §5.2.8, in keepalived's and FRR's reading for IPv4.
-fn pseudo_checksum(message: &[u8], source: Ipv4Addr, destination: Ipv4Addr) -> u16 {
+/// RFC 9568 §5.2.8, in keepalived's and FRR's reading for IPv4. The pseudo-headers of both families add up alike.
+fn pseudo_checksum(message: &[u8], source: IpAddr, destination: IpAddr) -> u16 {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
-    let header = sum(&source.octets()) + sum(&destination.octets()) + u32::from(PROTOCOL) + length;
+    let header = address_sum(source) + address_sum(destination) + u32::from(PROTOCOL) + length;
     fold(header + sum(message))
 }
 
-/// RFC 1071, before folding; a message of 1036 bytes, the longest there is, cannot overflow it.
+fn address_sum(address: IpAddr) -> u32 {
+    match address {
+        IpAddr::V4(address) => sum(&address.octets()),
+        IpAddr::V6(address) => sum(&address.octets()),
+    }
+}
+
+/// RFC 1071, before folding; a message of 4088 bytes, the longest there is, cannot overflow it.
 fn sum(bytes: &[u8]) -> u32 {
     let (pairs, rest) = bytes.as_chunks::<2>();
     let pairs = pairs.iter().map(|pair| u32::from(u16::from_be_bytes(*pair))).sum::<u32>();

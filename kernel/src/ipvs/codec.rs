@@ -18,8 +18,8 @@ mod tests;
 
 /// Attributes of one level as they are sent: `struct nlattr` of <linux/netlink.h> (length, type), the value, padding up to a multiple of four.
 ///
-/// Written and read here rather than by a library: a table of ten thousand real servers is half a million attributes, and what keeps each as
-/// an object of its own takes many times as long over them as the kernel does.
+/// Written and read here rather than by a library that keeps each as an object of its own: a table of ten thousand real servers is half a million
+/// attributes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Attributes(Vec<u8>);
 

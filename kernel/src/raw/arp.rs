@@ -1,4 +1,4 @@
-//! Packet sockets for ARP (RFC 826): one that only sends, one that listens.
+//! Packet sockets for ARP (RFC 826) and neighbour advertisements (RFC 4861): one that only sends, one that listens to ARP.
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -7,8 +7,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::link_address;
 use super::vrrp::errno;
+use super::{ETH_P_ARP, ETH_P_IPV6, link_address};
 use crate::error::KernelError;
 
 /// An interface as the target of frames; made once, so that sending allocates nothing.
@@ -16,34 +16,43 @@ use crate::error::KernelError;
 pub struct LinkTarget(SockAddr);
 
 impl LinkTarget {
-    /// The interface with that index.
+    /// The interface with that index, for ARP frames.
     ///
     /// # Errors
     ///
     /// `ENODEV` for an index above 2^31 - 1, which the kernel gives to none.
     pub fn new(ifindex: u32) -> Result<Self, Errno> {
-        link_address(ifindex).map(Self)
+        link_address(ifindex, ETH_P_ARP).map(Self)
+    }
+
+    /// The interface with that index, for IPv6 frames.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn ipv6(ifindex: u32) -> Result<Self, Errno> {
+        link_address(ifindex, ETH_P_IPV6).map(Self)
     }
 }
 
-/// A socket that sends ARP frames on any interface, and receives nothing. Non-blocking.
+/// A socket that sends frames on any interface, and receives nothing. Non-blocking.
 #[derive(Debug)]
-pub struct ArpSender {
+pub struct FrameSender {
     socket: Socket,
 }
 
-impl ArpSender {
+impl FrameSender {
     /// Opens the socket.
     ///
     /// It is made for protocol 0, for which the kernel delivers nothing (packet(7)): a packet socket that nobody reads would otherwise fill
-    /// its buffer with every ARP frame of the machine.
+    /// its buffer with every frame of the machine.
     ///
     /// # Errors
     ///
     /// `EPERM` without CAP_NET_RAW.
     pub fn open() -> Result<Self, KernelError> {
         let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None)
-            .map_err(|error| KernelError::io("open", "a packet socket for ARP", &error))?;
+            .map_err(|error| KernelError::io("open", "a packet socket", &error))?;
         Ok(Self { socket })
     }
 
@@ -60,7 +69,7 @@ impl ArpSender {
     }
 }
 
-impl AsFd for ArpSender {
+impl AsFd for FrameSender {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -83,7 +92,7 @@ impl ArpListener {
             let object = format!("a packet socket for ARP on the interface with index {ifindex}");
             KernelError::io("open", object, &error)
         };
-        let address = link_address(ifindex).map_err(|errno| refused(errno.into()))?;
+        let address = link_address(ifindex, ETH_P_ARP).map_err(|errno| refused(errno.into()))?;
         // For protocol 0 until it is bound, or frames of other interfaces would come in first.
         let none: Option<Protocol> = None;
         let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), none)

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
@@ -16,11 +16,11 @@ use crate::error::KernelError;
 pub const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 
 /// IANA's number of VRRP.
-const PROTOCOL: i32 = 112;
+pub(super) const PROTOCOL: i32 = 112;
 /// What a receiver requires (RFC 9568 §5.1.1.3): a packet that passed a router has less.
-const TTL: u32 = 255;
+pub(super) const TTL: u32 = 255;
 /// Internetwork control, as keepalived sends it.
-const TOS: u32 = 0xc0;
+pub(super) const TOS: u32 = 0xc0;
 
 /// A socket that sends and receives adverts on one interface. Non-blocking.
 #[derive(Debug)]
@@ -33,10 +33,10 @@ pub struct VrrpSocket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received<'a> {
     /// Sender.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Where it was sent to: the group, or this machine.
-    pub destination: Ipv4Addr,
-    /// Time to live: anything but 255 came through a router, or was forged behind one.
+    pub destination: IpAddr,
+    /// Time to live or hop limit: anything but 255 came through a router, or was forged behind one.
     pub ttl: u8,
     /// What follows the IP header.
     pub payload: &'a [u8],
@@ -73,8 +73,7 @@ impl VrrpSocket {
             if let Some(source) = source {
                 socket.set_multicast_if_v4(&source)?;
             }
-            let mut bin = [MaybeUninit::uninit(); 1];
-            while socket.recv(&mut bin).is_ok() {}
+            discard(&socket);
             Ok(socket)
         };
         let socket = open().map_err(|error| {
@@ -124,6 +123,12 @@ impl AsFd for VrrpSocket {
     }
 }
 
+/// Throws away what is queued.
+pub(super) fn discard(socket: &Socket) {
+    let mut bin = [MaybeUninit::uninit(); 1];
+    while socket.recv(&mut bin).is_ok() {}
+}
+
 pub(super) fn errno(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
@@ -138,8 +143,8 @@ fn split(packet: &[u8]) -> Option<Received<'_>> {
     let source: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
     let destination: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
     Some(Received {
-        source: source.into(),
-        destination: destination.into(),
+        source: Ipv4Addr::from(source).into(),
+        destination: Ipv4Addr::from(destination).into(),
         ttl,
         payload: packet.get(header..)?,
     })
@@ -157,8 +162,8 @@ mod tests {
             0x21, 51, 100, 1,
         ];
         let received = split(&packet).unwrap();
-        assert_eq!(received.source, Ipv4Addr::new(192, 0, 2, 1));
-        assert_eq!((received.destination, received.ttl), (GROUP, 255));
+        assert_eq!(received.source, IpAddr::from([192, 0, 2, 1]));
+        assert_eq!((received.destination, received.ttl), (GROUP.into(), 255));
         assert_eq!(received.payload, [0x21, 51, 100, 1]);
     }
 

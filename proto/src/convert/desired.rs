@@ -198,10 +198,7 @@ fn service(wire: &v1::Service) -> Value {
         word(*number, "SCHEDULER_FLAG_", v1::SchedulerFlag::as_str_name)
             .unwrap_or(Value::Integer(0))
     };
-    let listed = |list: Value| match &list {
-        Value::List(items) if items.is_empty() => None,
-        _ => Some(list),
-    };
+    let listed = |list: Value| (list != Value::List(Vec::new())).then_some(list);
     let engine = v1::PersistenceEngine::as_str_name;
     map([
         ("name", filled(&wire.name)),

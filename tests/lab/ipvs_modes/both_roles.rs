@@ -34,7 +34,7 @@ fn serve_their_share_whoever_holds(mode: &'static str) {
             for vip in [100, 200] {
                 let std::net::IpAddr::V4(vip) = v4(vip) else { unreachable!("it is IPv4") };
                 link::request(&site.node(number).namespace, "forget a neighbour", async |handle| {
-                    link::forget_neighbour(&handle, vip).await
+                    link::forget_neighbour(&handle, vip.into()).await
                 });
             }
         }

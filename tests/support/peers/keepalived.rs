@@ -1,6 +1,6 @@
 //! keepalived, the incumbent.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -27,8 +27,10 @@ impl Keepalived {
         node: &Node,
         version: u8,
         advert_interval: &str,
-        vip: Ipv4Addr,
+        vips: &[IpAddr],
     ) -> Self {
+        let prefix = |vip: &IpAddr| if vip.is_ipv4() { 32 } else { 128 };
+        let vips: String = vips.iter().map(|vip| format!("    {vip}/{}\n", prefix(vip))).collect();
         let directory = lab.directory(&node.name);
         let authentication = if version == 2 {
             "  authentication {\n    auth_type PASS\n    auth_pass 1111\n  }\n"
@@ -38,7 +40,7 @@ impl Keepalived {
         let config = format!(
             "global_defs {{\n  vrrp_version {version}\n  vrrp_garp_master_refresh 0\n}}\nvrrp_instance web {{\n  state BACKUP\n  \
              interface eth0\n  virtual_router_id 51\n  priority 100\n  advert_int {advert_interval}\n{authentication}  \
-             virtual_ipaddress {{\n    {vip}/32\n  }}\n}}\n"
+             virtual_ipaddress {{\n{vips}  }}\n}}\n"
         );
         let file = directory.join("keepalived.conf");
         std::fs::write(&file, config).expect("the lab's directory is writable");

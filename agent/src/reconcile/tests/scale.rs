@@ -6,7 +6,7 @@ use lvsmesh_kernel::fake::Reads;
 use super::*;
 
 /// This many services with a pool each, of two real servers that are no nodes.
-fn services(count: u16) -> Document {
+pub(super) fn services(count: u16) -> Document {
     let mut document = document();
     document.pools.clear();
     document.services.clear();
@@ -29,7 +29,7 @@ fn key(at: u16) -> ServiceKey {
     ServiceKey::Address { protocol: Protocol::Tcp, address: ip(100), port: 1000 + at }
 }
 
-fn with_weight(mut document: Document, at: usize, weight: u32) -> Document {
+pub(super) fn with_weight(mut document: Document, at: usize, weight: u32) -> Document {
     if let PoolSource::Listed(listed) = &mut document.pools[at].source {
         listed[1].weight = weight;
     }

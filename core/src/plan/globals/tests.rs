@@ -30,7 +30,7 @@ fn actions(diff: &GlobalsDiff) -> Vec<Action> {
 fn perform(observed: &Globals, diff: &GlobalsDiff) -> (Globals, Owned) {
     let mut after = observed.clone();
     for action in actions(diff) {
-        match action {
+        match action.clone() {
             Action::SetTimeout { which, seconds } => *after.timeouts.get_mut(which) = seconds,
             Action::StopDaemon(role) => after.daemons.retain(|daemon| daemon.role != role),
             Action::StartDaemon(daemon) => {
@@ -38,7 +38,16 @@ fn perform(observed: &Globals, diff: &GlobalsDiff) -> (Globals, Owned) {
                 let max_length = if daemon.max_length == 0 { 1472 } else { daemon.max_length };
                 after.daemons.push(SyncDaemon { max_length, ..daemon });
             }
-            other => panic!("{other}"),
+            Action::AddService(..)
+            | Action::SetService(..)
+            | Action::RemoveService(_)
+            | Action::AddDestination(..)
+            | Action::SetDestination(..)
+            | Action::RemoveDestination(..)
+            | Action::AddAddress { .. }
+            | Action::RemoveAddress { .. }
+            | Action::SetSysctl { .. }
+            | Action::Path(_) => panic!("{action}"),
         }
     }
     let owned = Owned {

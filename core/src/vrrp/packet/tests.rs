@@ -1,8 +1,9 @@
-//! Bytes captured from keepalived 2.2.7 (Debian 12, in a network namespace; source 10.88.0.2, VRID 51, priority 150), and what
-//! must not be read as an advert.
+//! Bytes captured from keepalived 2.2.7 (Debian 12, in a network namespace; source 10.88.0.2 or fe80::ff:fe00:a, VRID 51, priority 150),
+//! and what must not be read as an advert.
 
 use proptest::prelude::*;
 
+use super::super::{GROUP, GROUP_V6};
 use super::*;
 
 const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 2);
@@ -10,13 +11,17 @@ const VIP: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 100);
 const VIP_2: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 101);
 const PEER: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 3);
 
-fn advert(version: VrrpVersion, milliseconds: u64, addresses: &[Ipv4Addr]) -> Advert {
+fn advert(
+    version: VrrpVersion,
+    milliseconds: u64,
+    addresses: &[impl Into<IpAddr> + Copy],
+) -> Advert {
     Advert {
         version,
         vrid: 51,
         priority: 150,
         interval: Duration::from_millis(milliseconds),
-        addresses: addresses.to_vec(),
+        addresses: addresses.iter().map(|address| (*address).into()).collect(),
         auth: None,
     }
 }
@@ -51,6 +56,47 @@ fn keepalived_adverts_are_read_and_written_byte_for_byte() {
         let received = Advert::decode(&bytes(wire), SOURCE, destination);
         assert_eq!(received, Ok(Received { advert, checksum }), "{why}");
     }
+}
+
+const SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 0xa);
+const VIP_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x100);
+
+#[test]
+fn keepalived_adverts_over_ipv6_are_read_and_written_byte_for_byte() {
+    let one = advert(VrrpVersion::V3, 500, &[VIP_V6]);
+    let two = advert(VrrpVersion::V3, 500, &[LINK_LOCAL, VIP_V6]);
+    #[rustfmt::skip]
+    let cases = [
+        ("global only",         one.clone(),    "3133960100320cb820010db8000000000000000000000100"),
+        ("goodbye",             one.goodbye(),  "313300010032a2b820010db8000000000000000000000100"),
+        ("link-local first",    two.clone(),    "3133960200320d26fe80000000000000000000000000010020010db8000000000000000000000100"),
+        ("both, goodbye",       two.goodbye(),  "313300020032a326fe80000000000000000000000000010020010db8000000000000000000000100"),
+    ];
+    for (why, advert, wire) in cases {
+        // A checksum without the pseudo-header does not exist there.
+        for checksum in Checksum::ALL {
+            assert_eq!(advert.encode(SOURCE_V6, GROUP_V6, checksum), bytes(wire), "{why}");
+        }
+        let received = Advert::decode(&bytes(wire), SOURCE_V6, GROUP_V6);
+        assert_eq!(received, Ok(Received { advert, checksum: Checksum::Pseudo }), "{why}");
+    }
+}
+
+#[test]
+fn over_ipv6_there_is_neither_version_2_nor_a_checksum_without_addresses() {
+    let v2 = bytes("2133960100013e0e0a5800640000000000000000");
+    assert_eq!(Advert::decode(&v2, SOURCE_V6, GROUP_V6), Err(DecodeError::Version(2)));
+
+    let mut plain = bytes("313396010032000020010db8000000000000000000000100");
+    let sum = plain_checksum(&plain);
+    plain[6..8].copy_from_slice(&sum.to_be_bytes());
+    let refused = DecodeError::Checksum { found: sum, expected: 0x0cb8 };
+    assert_eq!(Advert::decode(&plain, SOURCE_V6, GROUP_V6), Err(refused));
+
+    let short = bytes("3133960100320cb80a580064");
+    let refused = DecodeError::Length { have: 12, expected: 24 };
+    assert_eq!(Advert::decode(&short, SOURCE_V6, GROUP_V6), Err(refused));
 }
 
 /// A version 2 advert as another implementation (holo) has it in its tests.
@@ -124,12 +170,12 @@ fn what_keepalived_drops_is_named() {
     let cases = [
         (ours.clone(),                                                      None),
         (Advert { priority: 1, ..ours.clone() },                            None),
-        (Advert { addresses: vec![VIP_2, VIP], ..ours.clone() },            None),
+        (Advert { addresses: vec![VIP_2.into(), VIP.into()], ..ours.clone() },            None),
         (third.clone(),                                                     Some("version 3 instead of 2")),
         (Advert { auth: None, ..ours.clone() },                             Some("authentication none instead of a password")),
         (Advert { auth: Some(Auth::Pass("2".into())), ..ours.clone() },     Some("another password")),
         (Advert { interval: Duration::from_secs(3), ..ours.clone() },       Some("advert interval 3 s instead of 1 s")),
-        (Advert { addresses: vec![VIP], ..ours.clone() },                   Some("addresses 10.88.0.100 instead of 10.88.0.100, 10.88.0.101")),
+        (Advert { addresses: vec![VIP.into()], ..ours.clone() },                   Some("addresses 10.88.0.100 instead of 10.88.0.100, 10.88.0.101")),
     ];
     for (other, expected) in cases {
         assert_eq!(ours.mismatch(&other).as_deref(), expected);
@@ -149,7 +195,7 @@ fn any_advert() -> impl Strategy<Value = Advert> {
             } else {
                 (VrrpVersion::V3, Duration::from_millis(units * 10), None)
             };
-            let addresses = ips.into_iter().map(Ipv4Addr::from).collect();
+            let addresses = ips.into_iter().map(|ip| Ipv4Addr::from(ip).into()).collect();
             Advert { version, vrid, priority, interval, addresses, auth }
         },
     )

@@ -5,10 +5,10 @@
 pub(super) fn counter(number: u64, exact: bool) -> String {
     match number {
         _ if exact => format!(" {number:>8}"),
-        ..100_000_000 => format!("{number:>9}"),
-        ..1_000_000_000 => format!("{:>8}K", number / 1_000),
-        ..100_000_000_000 => format!("{:>8}M", number / 1_000_000),
-        ..100_000_000_000_000 => format!("{:>8}G", number / 1_000_000_000),
+        0..100_000_000 => format!("{number:>9}"),
+        100_000_000..1_000_000_000 => format!("{:>8}K", number / 1_000),
+        1_000_000_000..100_000_000_000 => format!("{:>8}M", number / 1_000_000),
+        100_000_000_000..100_000_000_000_000 => format!("{:>8}G", number / 1_000_000_000),
         _ => format!("{:>8}T", number / 1_000_000_000_000),
     }
 }
