@@ -186,15 +186,20 @@ pub fn ipvs_missing() -> KernelError {
 ///
 /// What `modprobe` wrote, or why it did not start, in one line.
 pub fn load_ipvs() -> Result<(), String> {
+    load_module("ip_vs")
+}
+
+/// Runs `modprobe NAME` and waits for it.
+pub(crate) fn load_module(name: &str) -> Result<(), String> {
     let output = Command::new("modprobe")
-        .arg("ip_vs")
+        .arg(name)
         .output()
-        .map_err(|error| format!("cannot run `modprobe ip_vs`: {error}"))?;
+        .map_err(|error| format!("cannot run `modprobe {name}`: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr);
-    Err(format!("`modprobe ip_vs`: {}: {}", output.status, text.trim().replace('\n', "; ")))
+    Err(format!("`modprobe {name}`: {}: {}", output.status, text.trim().replace('\n', "; ")))
 }
 
 /// Joins an error and its sources: `cannot add service TCP 192.0.2.1:80: EEXIST: File exists`.

@@ -1,6 +1,7 @@
 //! UDP ports on which the kernel takes packets out of GUE, over the generic netlink family `fou` (net/ipv4/fou.c, <linux/fou.h>).
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lvsmesh_core::plan::Action;
 use lvsmesh_core::plan::path::{GuePort, PathAction};
@@ -8,7 +9,7 @@ use neli::genl::Nlattr;
 use neli::types::Buffer;
 use nix::errno::Errno;
 
-use crate::error::{KernelError, describe};
+use crate::error::{KernelError, describe, load_module};
 use crate::genl::{Ask, Family, attribute, values};
 
 // <linux/fou.h>
@@ -24,7 +25,7 @@ const FOU_ENCAP_GUE: u8 = 2;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// Lists the ports, each with whether it takes GUE; `None` if the kernel has no Foo-over-UDP, which this asks it to load.
+/// Lists the ports, each with whether it takes GUE; `None` if the kernel has no Foo-over-UDP, or has not loaded it.
 pub(crate) async fn list() -> Result<Option<BTreeMap<GuePort, bool>>, KernelError> {
     let error = |errno| KernelError::refused("list", "GUE ports", errno);
     let mut family = match Family::open(FAMILY, VERSION).await {
@@ -36,15 +37,27 @@ pub(crate) async fn list() -> Result<Option<BTreeMap<GuePort, bool>>, KernelErro
     Ok(Some(answers.iter().filter_map(|answer| port(values(answer))).collect()))
 }
 
-/// Receives GUE on a port.
+/// Receives GUE on a port. Where the kernel's module is not loaded, this tries to load it, once: the module has no alias by which the kernel
+/// would find it by itself (Linux 6.1).
 ///
 /// # Errors
 ///
 /// `ENOENT` if the kernel has no Foo-over-UDP, `EADDRINUSE` if something else has the port.
 pub(crate) async fn add(port: GuePort) -> Result<(), KernelError> {
+    static TRIED: AtomicBool = AtomicBool::new(false);
+
     let kind = attribute(FOU_ATTR_TYPE, &[FOU_ENCAP_GUE]);
-    let attributes = address(port).into_iter().chain([kind]).collect();
-    perform(&PathAction::AddPort(port), FOU_CMD_ADD, attributes).await
+    let attributes: Vec<_> = address(port).into_iter().chain([kind]).collect();
+    let action = PathAction::AddPort(port);
+    let outcome = perform(&action, FOU_CMD_ADD, attributes.clone()).await;
+    let missing = outcome.as_ref().is_err_and(|error| error.errno() == Some(Errno::ENOENT));
+    if !missing || TRIED.swap(true, Ordering::Relaxed) {
+        return outcome;
+    }
+    if let Err(error) = load_module("fou") {
+        tracing::warn!(%error, "GUE needs the kernel's Foo-over-UDP");
+    }
+    perform(&action, FOU_CMD_ADD, attributes).await
 }
 
 /// Stops that.

@@ -54,7 +54,7 @@ pub struct Scope {
     pub sysctls: BTreeSet<Sysctl>,
     /// Tunnel devices, policy rules and routes.
     pub paths: bool,
-    /// GUE ports, which asks the kernel to load its module.
+    /// GUE ports.
     pub gue: bool,
 }
 

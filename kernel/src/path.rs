@@ -9,8 +9,8 @@ use lvsmesh_core::plan::path::{
 };
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 use netlink_packet_route::link::{
-    GreIOFlags, InfoData, InfoGre, InfoGre6, InfoIpTunnel, InfoKind, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
+    GreIOFlags, InfoData, InfoGre, InfoGre6, InfoIpTunnel, InfoKind, Ip6TunnelFlags, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -100,12 +100,14 @@ fn new_link(tunnel: &Tunnel) -> LinkMessage {
             InfoKind::GreTun6,
             InfoData::GreTun6(vec![InfoGre6::Local(local), InfoGre6::IFlags(gre)]),
         ),
-        // Protocol 0 takes both IPv4 and IPv6 out.
+        // Protocol 0 takes both IPv4 and IPv6 out. A director may send with a VIP as the outer source, which the real server has on its `lo`:
+        // without this flag such packets are dropped without a trace (`ip6_tnl_rcv_ctl`, net/ipv6/ip6_tunnel.c).
         (TunnelKind::Ip6tnl, _) => (
             InfoKind::Ip6Tnl,
             InfoData::IpTunnel(vec![
                 InfoIpTunnel::Local(local),
                 InfoIpTunnel::Protocol(IpProtocol::from(0)),
+                InfoIpTunnel::Ipv6Flags(Ip6TunnelFlags::AllowLocalRemote),
             ]),
         ),
         (TunnelKind::Sit, _) => {
@@ -193,6 +195,8 @@ impl Found {
             self.plain &= remote.is_unspecified();
         } else if let InfoIpTunnel::Protocol(protocol) = part {
             self.protocol = Some(u8::from(*protocol));
+        } else if let InfoIpTunnel::Ipv6Flags(flags) = part {
+            self.plain &= flags.contains(Ip6TunnelFlags::AllowLocalRemote);
         } else if let InfoIpTunnel::Link(link) = part {
             self.plain &= *link == 0;
         } else if let InfoIpTunnel::CollectMetadata = part {

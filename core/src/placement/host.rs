@@ -141,8 +141,8 @@ fn way_back(
     let name = service.gateway.as_ref()?;
     let index = document.vips.iter().position(|group| group.name == *name)?;
     let table = TABLES.start() + u32::try_from(index).ok()?;
-    let same = |address: &&IpAddr| address.is_ipv6() == vip.is_ipv6();
-    let gateway = *document.vips[index].addresses.iter().find(same)?;
+    let gateway =
+        document.vips[index].served().find(|address| address.is_ipv6() == vip.is_ipv6())?;
     let rules =
         answers(service, real_server).into_iter().map(|(protocol, PortRange { first, last })| {
             Rule { source: real_server.address, protocol, first, last, table }

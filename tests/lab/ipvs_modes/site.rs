@@ -331,7 +331,11 @@ impl Site {
         };
         let observe = |number| {
             inside(self.node(number), async |kernel| {
-                kernel.observe(&scope).await.unwrap_or_else(|e| panic!("{}", chain(&e)))
+                let mut seen =
+                    kernel.observe(&scope).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
+                // Whether the module is loaded is no matter of a namespace's.
+                seen.paths.ports.get_or_insert_default();
+                seen
             })
         };
         [1, 2, 3].into_iter().map(observe).collect()
@@ -359,6 +363,22 @@ impl Site {
                 place.unwrap_or_else(|| panic!("{name} answered, which is no real server"))
             })
             .collect())
+    }
+
+    /// What the machines' kernels counted: where packets went, and where they got lost.
+    pub(super) fn counters(&self) -> String {
+        let mut text = String::new();
+        for number in 0..NAMES.len() {
+            let lines = self.node(number).namespace.inside(|| {
+                let read = |name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}"));
+                let devices = read("dev").unwrap_or_default();
+                let snmp = read("snmp6").unwrap_or_default();
+                let counted = snmp.lines().filter(|line| !line.ends_with("\t0"));
+                devices.lines().skip(2).chain(counted).map(str::to_owned).collect::<Vec<_>>()
+            });
+            text += &format!("--- {}\n{}\n", NAMES[number], lines.join("\n"));
+        }
+        text
     }
 
     fn client<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
