@@ -368,7 +368,7 @@ impl Site {
     /// What the machines' kernels counted: where packets went, and where they got lost.
     pub(super) fn counters(&self) -> String {
         let mut text = String::new();
-        for number in 0..NAMES.len() {
+        for (number, name) in NAMES.iter().enumerate() {
             let lines = self.node(number).namespace.inside(|| {
                 let read = |name| std::fs::read_to_string(format!("/proc/thread-self/net/{name}"));
                 let devices = read("dev").unwrap_or_default();
@@ -376,7 +376,7 @@ impl Site {
                 let counted = snmp.lines().filter(|line| !line.ends_with("\t0"));
                 devices.lines().skip(2).chain(counted).map(str::to_owned).collect::<Vec<_>>()
             });
-            text += &format!("--- {}\n{}\n", NAMES[number], lines.join("\n"));
+            text += &format!("--- {name}\n{}\n", lines.join("\n"));
         }
         text
     }
