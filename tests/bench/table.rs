@@ -1,8 +1,10 @@
 //! How long a large table takes to be programmed, and one weight of it to be changed: keepalived's checker process, `ipvsadm -R`, and lvsmesh's
 //! reconcile loop fed by an applied state, one after another in every round, each in a network namespace of its own.
 //!
-//!     cargo build --release -p lvsmesh-tests --bin table
-//!     tests/vm/boot --limit 1500 target/release/table            # a kernel with IPVS, root, and Debian's keepalived and ipvsadm
+//! ```text
+//! cargo build --release -p lvsmesh-tests --bin table
+//! tests/vm/boot --limit 1500 target/release/table            # a kernel with IPVS, root, and Debian's keepalived and ipvsadm
+//! ```
 //!
 //! *First*: from the start of the program (for lvsmesh, of the loop) until the kernel has every service and real server. *One weight*: for
 //! keepalived from SIGHUP, its file changed before that, until the kernel shows the weight; for lvsmesh from the applied state with the
