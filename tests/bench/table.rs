@@ -35,6 +35,7 @@ use lvsmesh_core::placement::place;
 use lvsmesh_core::plan::{ServiceKey, Table};
 use lvsmesh_core::state::State;
 use lvsmesh_kernel::Linux;
+use lvsmesh_tests::link;
 use lvsmesh_tests::netns::Namespace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -263,8 +264,18 @@ fn until_weight(namespace: &Namespace, options: &Options, weight: u32) -> Instan
     })
 }
 
-fn run_keepalived(options: &Options, times: &mut Times) {
+/// A namespace whose `lo` is up: without a local table every address counts as a broadcast, and IPVS takes no real server (`inet_addr_type`,
+/// `ip_vs_new_dest`).
+fn namespace() -> Namespace {
+    const LOOPBACK: u32 = 1;
+
     let namespace = Namespace::new().unwrap();
+    link::set_up(&namespace, LOOPBACK, true);
+    namespace
+}
+
+fn run_keepalived(options: &Options, times: &mut Times) {
+    let namespace = namespace();
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("keepalived.conf");
     let write = |weight| {
@@ -311,7 +322,7 @@ fn signal(child: &Child, signal: Signal) {
 }
 
 fn run_ipvsadm(options: &Options, times: &mut Times) {
-    let namespace = Namespace::new().unwrap();
+    let namespace = namespace();
     let directory = tempfile::tempdir().unwrap();
     let rules = directory.path().join("rules");
     let mut text = String::new();
@@ -336,7 +347,7 @@ fn run_ipvsadm(options: &Options, times: &mut Times) {
 
 /// Returns how many operations the change of the weight took.
 fn run_lvsmesh(options: &Options, times: &mut Times) -> u64 {
-    let namespace = Namespace::new().unwrap();
+    let namespace = namespace();
     let directory = tempfile::tempdir().unwrap();
     let mut state = fleet();
     let first = applied(&mut state, document(options, 1));
