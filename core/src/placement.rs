@@ -7,6 +7,7 @@ mod director;
 mod explain;
 mod host;
 mod lookup;
+mod placer;
 mod serving;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,8 @@ use std::net::{IpAddr, SocketAddr};
 
 pub use director::DirectorSide;
 pub use explain::{RealServerView, ServiceView, explain};
-use lookup::{Lookup, Names};
+use lookup::{Lookup, Names, Sides};
+pub use placer::{Change, Placer};
 
 use crate::model::{Document, Forwarding, Listen, Member, NodeId, Pool, RealServer, Service, Vip};
 use crate::plan::path::{GuePort, Paths, Route, Rule, Tunnel};
@@ -60,39 +62,66 @@ const ARP_SYSCTLS: [(&str, i64); 4] = [
 /// What that node's kernel should look like. `holding`: its tenure is being prepared or runs.
 ///
 /// The plan of a node that is no member is empty. That is no reason to take anything down: a machine that was removed is cleaned by
-/// `lvs-agent leave`, and one whose log is still empty has nothing to compare with.
+/// `lvs-agent leave`, and one whose log is still empty has nothing to compare with. Whoever places again and again asks a [`Placer`].
 #[must_use]
 pub fn place(state: &State, node: NodeId, holding: bool) -> NodePlan {
+    place_all(&mut Lookup::new(state), node, holding)
+}
+
+fn place_all(lookup: &mut Lookup<'_>, node: NodeId, holding: bool) -> NodePlan {
+    let state = lookup.state;
     let revision = state.revision();
     let Some(member) = state.member(node) else {
         return NodePlan { revision, ..NodePlan::default() };
     };
-    let mut lookup = Lookup::new(state);
-    let real_server = real_server_side(state, state.document(), &lookup.names, member);
+    let document = state.document();
+    let real_server = match member.is_real_server() {
+        true => lookup.side(member).clone(),
+        false => RealServerSide::default(),
+    };
     if !member.is_director() {
         return NodePlan { revision, real_server, ..NodePlan::default() };
     }
 
     let mut table = Table::new();
-    for service in &state.document().services {
-        let Some(vip) = lookup.names.vip(&service.vip) else { continue };
-        for address in vip.served() {
-            // Forwarding for a VIP that is also on one's own `lo` sends packets round in circles, unless one holds it.
-            if !holding && real_server.addresses.contains(&address) {
-                continue;
-            }
-            table.insert(
-                key(service, address),
-                VirtualService {
-                    spec: spec(service, address),
-                    destinations: destinations(&mut lookup, service, address),
-                },
-            );
-        }
+    for (index, service) in document.services.iter().enumerate() {
+        let Some((vip, pool)) = lookup.names.parts(index, service) else { continue };
+        table.extend(virtual_services(lookup, service, vip, pool, holding, &real_server));
     }
-    let mut director = director::director_side(&state.document().fleet.ipvs, holding);
-    director.sysctls.extend(host::routing(state));
-    NodePlan { revision, table, real_server, director, vips: state.document().vips.clone() }
+    let director = director_side(lookup, holding);
+    NodePlan { revision, table, real_server, director, vips: document.vips.clone() }
+}
+
+/// What a service is in the tables of directors, on one whose own realserver side is `own`.
+fn virtual_services<'a>(
+    lookup: &mut Lookup<'a>,
+    service: &Service,
+    vip: &Vip,
+    pool: &'a Pool,
+    holding: bool,
+    own: &RealServerSide,
+) -> Vec<(ServiceKey, VirtualService)> {
+    // Forwarding for a VIP that is also on one's own `lo` sends packets round in circles, unless one holds it.
+    let served = vip.served().filter(|address| holding || !own.addresses.contains(address));
+    let virtual_service = |address| {
+        let destinations = destinations(lookup, service, pool, address);
+        (key(service, address), VirtualService { spec: spec(service, address), destinations })
+    };
+    served.map(virtual_service).collect()
+}
+
+fn director_side(lookup: &Lookup<'_>, holding: bool) -> DirectorSide {
+    let mut director = director::director_side(&lookup.state.document().fleet.ipvs, holding);
+    director.sysctls.extend(host::routing(lookup.state, &lookup.names));
+    director
+}
+
+/// Whether directors need IPVS at all: there is a service with an address.
+#[must_use]
+pub fn needs_table(state: &State) -> bool {
+    let document = state.document();
+    let serves = |vip: &Vip| vip.served().next().is_some();
+    document.services.iter().any(|service| document.vip(&service.vip).is_some_and(serves))
 }
 
 /// How eagerly a node campaigns, and whether it only votes.
@@ -127,34 +156,49 @@ fn real_server_side(
     names: &Names<'_>,
     member: &Member,
 ) -> RealServerSide {
-    let mut addresses = BTreeSet::new();
-    let mut paths = Paths::default();
-    if member.is_real_server() {
-        for service in &document.services {
-            let (Some(vip), Some(pool)) = (names.vip(&service.vip), names.pool(&service.pool))
-            else {
-                continue;
-            };
-            let all = real_servers(state, pool);
-            for own in all.iter().filter(|own| member.addresses.contains(&own.address)) {
+    let mut sides = real_server_sides(state, document, names, std::iter::once(member));
+    sides.remove(&member.id).unwrap_or_default()
+}
+
+/// The same of each of these members that may be a real server, in one pass.
+fn real_server_sides<'a>(
+    state: &State,
+    document: &Document,
+    names: &Names<'_>,
+    members: impl Iterator<Item = &'a Member>,
+) -> Sides {
+    let mut sides = Sides::new();
+    let mut owners: BTreeMap<IpAddr, Vec<&Member>> = BTreeMap::new();
+    for member in members.filter(|member| member.is_real_server()) {
+        sides.insert(member.id, RealServerSide::default());
+        for address in &member.addresses {
+            owners.entry(*address).or_default().push(member);
+        }
+    }
+    for (index, service) in document.services.iter().enumerate() {
+        let Some((vip, pool)) = names.parts(index, service) else { continue };
+        let all = real_servers(state, pool);
+        for own in all {
+            for member in owners.get(&own.address).into_iter().flatten() {
+                let side = sides.entry(member.id).or_default();
                 if forwarding(service, own).keeps_ports() {
-                    addresses.extend(vip.served());
+                    side.addresses.extend(vip.served());
                 }
                 for address in vip.served() {
                     let mixed = serving::mixed(document, all, address);
                     if serving::can_be_behind(service, own, address, mixed) {
-                        paths.merge(host::share(document, service, address, own, member).paths);
+                        side.paths
+                            .merge(host::share(document, service, address, own, member).paths);
                     }
                 }
             }
         }
     }
-    let sysctls = if addresses.iter().any(IpAddr::is_ipv4) {
-        ARP_SYSCTLS.iter().map(|&(name, least)| (Sysctl(name.to_owned()), least)).collect()
-    } else {
-        BTreeMap::new()
-    };
-    RealServerSide { addresses, sysctls, paths }
+    for side in sides.values_mut().filter(|side| side.addresses.iter().any(IpAddr::is_ipv4)) {
+        side.sysctls =
+            ARP_SYSCTLS.iter().map(|&(name, least)| (Sysctl(name.to_owned()), least)).collect();
+    }
+    sides
 }
 
 /// The real servers of a pool, whether they serve or not: as listed, or as its source said last.
@@ -197,12 +241,12 @@ fn spec(service: &Service, address: IpAddr) -> ServiceSpec {
     }
 }
 
-fn destinations(
-    lookup: &mut Lookup<'_>,
+fn destinations<'a>(
+    lookup: &mut Lookup<'a>,
     service: &Service,
+    pool: &'a Pool,
     vip: IpAddr,
 ) -> BTreeMap<SocketAddr, Destination> {
-    let Some(pool) = lookup.names.pool(&service.pool) else { return BTreeMap::new() };
     serving::assess(lookup, service, pool, vip)
         .into_iter()
         .filter(|verdict| verdict.serving)

@@ -197,15 +197,52 @@ pub struct Plan {
     pub foreign: BTreeSet<ServiceKey>,
 }
 
+/// Which services of a table something is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All of them.
+    All,
+    /// These; there need be none of that key.
+    Only(BTreeSet<ServiceKey>),
+}
+
+impl Extent {
+    /// None of them.
+    pub const NONE: Self = Self::Only(BTreeSet::new());
+
+    /// Takes in another's.
+    pub fn add(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::All, _) => {}
+            (Self::Only(_), Self::All) => *self = Self::All,
+            (Self::Only(keys), Self::Only(others)) => keys.extend(others),
+        }
+    }
+
+    /// Whether it names none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::NONE
+    }
+}
+
 /// Lists the operations that turn `observed` into what `plan` wants, touching only what is planned or ours.
 ///
 /// What is already right is adopted: it enters the record and no operation names it. What is in the kernel and neither planned nor ours
 /// is left alone. Equal states give no operations.
 #[must_use]
 pub fn diff(observed: &Observed, plan: &NodePlan, owned: &Owned) -> Plan {
+    diff_within(&Extent::All, observed, plan, owned)
+}
+
+/// The same, of the table only the services in `extent`: the others are known to be as planned and to be recorded if they are ours, so nothing
+/// is done about them and nothing said, [`Plan::foreign`] included.
+#[must_use]
+pub fn diff_within(extent: &Extent, observed: &Observed, plan: &NodePlan, owned: &Owned) -> Plan {
     let source = format!("revision {}", plan.revision);
+    let (table, services) = (observed.table.as_ref(), &owned.services);
     order::assemble(
-        ipvs::diff(observed.table.as_ref(), &plan.table, &owned.services, &source),
+        ipvs::diff_within(extent, table, &plan.table, services, &source),
         address::diff(observed, &plan.real_server, &plan.director.sysctls, owned, &source),
         globals::diff(observed.globals.as_ref(), &plan.director.globals, owned, &source),
         path::diff(observed, &plan.real_server.paths, &owned.paths, &source),

@@ -241,6 +241,21 @@ impl State {
         self.discovered.get(pool)
     }
 
+    /// What sources said last, by pool.
+    pub(crate) fn discoveries(&self) -> impl Iterator<Item = (&str, &Discovered)> {
+        self.discovered.iter().map(|(pool, discovered)| (pool.as_str(), discovered))
+    }
+
+    /// Real servers that are down, by pool and address, and why.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = (&str, SocketAddr, &str)> {
+        self.health.iter().map(|((pool, at), fault)| (pool.as_str(), *at, fault.as_str()))
+    }
+
+    /// What nodes last said about their realserver sides, by id.
+    pub(crate) fn reports(&self) -> impl Iterator<Item = &Readiness> {
+        self.readiness.values()
+    }
+
     /// Takes the state apart.
     #[must_use]
     pub fn parts(&self) -> Parts {

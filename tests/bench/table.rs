@@ -43,7 +43,7 @@ use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 
 /// Between two looks at the kernel.
-const POLL: Duration = Duration::from_millis(5);
+const POLL: Duration = Duration::from_millis(2);
 
 /// Whoever takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(300);

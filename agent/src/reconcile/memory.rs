@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::time::{Duration, Instant};
 
-use lvsmesh_core::plan::{Observed, Op, ServiceKey, ServiceSpec, Table, VirtualService};
+use lvsmesh_core::plan::{Extent, Observed, Op, ServiceKey, ServiceSpec, Table, VirtualService};
 use lvsmesh_kernel::{Kernel, KernelError, Scope};
 
 /// How much of the table a round reads before it plans. Addresses and sysctls are read in every round.
@@ -83,7 +83,7 @@ impl Memory {
     }
 
     /// Reads the kernel again after these operations: of the table only the services that they name, unless these are so many, or what became
-    /// of the operations is so uncertain, that all of it is read.
+    /// of the operations is so uncertain, that all of it is read. Says which services were read.
     pub(super) async fn read_back<K: Kernel>(
         &mut self,
         kernel: &mut K,
@@ -91,17 +91,17 @@ impl Memory {
         before: Option<Table>,
         ops: &[Op],
         uncertain: bool,
-    ) -> Result<Observed, KernelError> {
+    ) -> Result<(Observed, Extent), KernelError> {
         let touched: BTreeSet<ServiceKey> =
             ops.iter().filter_map(|op| op.action.service()).copied().collect();
         let Some(mut table) =
             before.filter(|table| !uncertain && touched.len() <= SLICE.max(table.len() / 2))
         else {
-            return kernel.observe(scope).await;
+            return Ok((kernel.observe(scope).await?, Extent::All));
         };
         read(kernel, &mut table, &touched).await?;
         let rest = kernel.observe(&Scope { ipvs: false, ..scope.clone() }).await?;
-        Ok(Observed { table: Some(table), ..rest })
+        Ok((Observed { table: Some(table), ..rest }, Extent::Only(touched)))
     }
 
     /// Reads the real servers of the services whose turn it is.

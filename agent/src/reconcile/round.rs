@@ -1,17 +1,17 @@
 //! One round: observe, plan, record, perform, read back.
 //!
-//! Of the table a round reads as little as it can ([`Look`]): what it costs to change one weight does not depend on how many there are. Where
-//! what was known proves wrong, the same round looks at everything.
+//! Of the table a round reads as little as it can ([`Look`]), and it plans and compares only the services that may differ: what it costs to change
+//! one weight does not depend on how many there are. Where what was known proves wrong, the same round looks at everything.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use lvsmesh_core::model::{Member, NodeId, Vip};
-use lvsmesh_core::placement::{NodePlan, place};
+use lvsmesh_core::placement::{Change, NodePlan, Placer, needs_table};
 use lvsmesh_core::plan::address::real_server_fault;
-use lvsmesh_core::plan::hashed::digests;
-use lvsmesh_core::plan::{Action, Observed, Op, Owned, Plan, diff};
+use lvsmesh_core::plan::hashed::digest;
+use lvsmesh_core::plan::{Action, Extent, Observed, Op, Owned, Plan, ServiceKey, diff_within};
 use lvsmesh_kernel::{Kernel, KernelError, Scope, ipvs_missing};
 
 use super::memory::{Look, Memory};
@@ -34,6 +34,9 @@ pub(super) struct Rounds<K> {
     memory: Memory,
     /// What only a holder may have may be in the kernel.
     borrowed: bool,
+    placer: Placer,
+    /// How the plan differs from the one that the last round which could look at the kernel went by.
+    pending: Change,
     last: Option<Last>,
     report: NodeReport,
 }
@@ -41,7 +44,6 @@ pub(super) struct Rounds<K> {
 /// How the last round that could look at the kernel ended.
 #[derive(Debug)]
 struct Last {
-    plan: NodePlan,
     /// Operations that were still to do: what failed, or what somebody undid at once.
     left: BTreeSet<Action>,
     /// Failures that were logged.
@@ -51,6 +53,8 @@ struct Last {
 /// What came of planning and performing once.
 struct Pass {
     observed: Observed,
+    /// The services that `left` is about: the others are as planned.
+    extent: Extent,
     left: Plan,
     failures: Vec<Failure>,
     /// Something failed that did not fail in the round before.
@@ -69,7 +73,19 @@ impl<K: Kernel> Rounds<K> {
     ) -> Result<Self, OwnedError> {
         let owned = record.load()?;
         let (memory, report) = (Memory::default(), NodeReport::default());
-        Ok(Self { own, kernel, record, guard, owned, memory, borrowed: false, last: None, report })
+        Ok(Self {
+            own,
+            kernel,
+            record,
+            guard,
+            owned,
+            memory,
+            borrowed: false,
+            placer: Placer::new(own),
+            pending: Change::none(),
+            last: None,
+            report,
+        })
     }
 
     pub(super) fn report(&self) -> &NodeReport {
@@ -90,18 +106,22 @@ impl<K: Kernel> Rounds<K> {
 
     /// Whether the address is one that the plan is about.
     pub(super) fn concerns(&self, address: IpAddr) -> bool {
-        self.last.as_ref().is_some_and(|last| {
-            last.plan.real_server.addresses.contains(&address)
-                || last.plan.vips.iter().any(|vip| vip.addresses.contains(&address))
-        })
+        let plan = self.placer.plan();
+        plan.real_server.addresses.contains(&address)
+            || plan.vips.iter().any(|vip| vip.addresses.contains(&address))
     }
 
     /// Whether the table that a holder needs was there when the kernel was last read.
-    pub(super) fn stands(&self, applied: &Applied) -> bool {
-        self.last.as_ref().is_some_and(|last| {
-            last.plan.table == place(&applied.state, self.own, true).table
-                && !last.left.iter().any(Action::is_about_table)
-        })
+    pub(super) fn stands(&mut self, applied: &Applied) -> bool {
+        self.place(applied, true);
+        self.pending.services.is_empty()
+            && self.last.as_ref().is_some_and(|last| !last.left.iter().any(Action::is_about_table))
+    }
+
+    /// Brings the plan up to date, and remembers what of it is new to the kernel.
+    fn place(&mut self, applied: &Applied, holding: bool) {
+        let change = self.placer.update(&applied.state, holding);
+        self.pending.and(change);
     }
 
     /// Whether the kernel still has what only a holder may have.
@@ -133,15 +153,15 @@ impl<K: Kernel> Rounds<K> {
             self.report.real_server_fault = Some(why.to_owned());
             return false;
         };
-        let plan = place(state, self.own, tenure != Tenure::None);
+        self.place(applied, tenure != Tenure::None);
+        let plan = self.placer.plan();
         let borrowed = member.is_director() && member.is_real_server() && tenure != Tenure::None;
         self.borrowed |= borrowed;
         match self.reconcile(member, &plan, look).await {
             Ok(pass) => {
-                let needs_ipvs =
-                    !plan.table.is_empty() || !place(state, self.own, true).table.is_empty();
                 self.borrowed = borrowed;
-                self.conclude(member, plan, pass, needs_ipvs, links);
+                let needs_ipvs = member.is_director() && needs_table(state);
+                self.conclude(member, &plan, pass, needs_ipvs, links);
                 true
             }
             Err(fault) => {
@@ -178,11 +198,15 @@ impl<K: Kernel> Rounds<K> {
         scope: &Scope,
         look: Look,
     ) -> Result<Pass, String> {
+        let extent = match look {
+            Look::Known if scope.ipvs && !self.memory.is_empty() => self.unsettled(),
+            Look::Known | Look::Part | Look::Whole => Extent::All,
+        };
         let observed =
             self.memory.observe(&mut self.kernel, scope, look).await.map_err(|e| explain(&e))?;
-        let work = diff(&observed, plan, &self.owned);
+        let work = diff_within(&extent, &observed, plan, &self.owned);
         self.keep(&work.record)?;
-        self.note_drift(plan, &work.ops);
+        self.note_drift(&work.ops);
 
         let borrowed = member.is_director() && member.is_real_server();
         if let Some(guard) = &self.guard {
@@ -191,7 +215,7 @@ impl<K: Kernel> Rounds<K> {
         }
         if work.ops.is_empty() {
             self.settle(&work.settled, borrowed)?;
-            return Ok(Pass { observed, left: work, failures: vec![], surprised: false });
+            return Ok(Pass { observed, extent, left: work, failures: vec![], surprised: false });
         }
         let performed = perform(&mut self.kernel, &work.ops).await;
         self.report.operations += performed.done;
@@ -203,13 +227,28 @@ impl<K: Kernel> Rounds<K> {
         let surprised = performed.failures.iter().any(|failure| !known.contains(&failure.text));
         // Believed only when it is read back.
         let uncertain = performed.failures.iter().any(|failure| failure.uncertain);
-        let observed = self
+        let (observed, read) = self
             .memory
             .read_back(&mut self.kernel, scope, observed.table, &work.ops, uncertain)
             .await
             .map_err(|error| explain(&error))?;
-        let left = diff(&observed, plan, &self.owned);
-        Ok(Pass { observed, left, failures: performed.failures, surprised })
+        let mut extent = extent;
+        extent.add(read);
+        let left = diff_within(&extent, &observed, plan, &self.owned);
+        Ok(Pass { observed, extent, left, failures: performed.failures, surprised })
+    }
+
+    /// The services that may not be as planned, if the kernel is as it was when it was last read.
+    fn unsettled(&self) -> Extent {
+        let mut extent = self.pending.services.clone();
+        match &self.last {
+            Some(last) => {
+                let left = last.left.iter().filter_map(Action::service).copied();
+                extent.add(Extent::Only(left.collect()));
+            }
+            None => extent = Extent::All,
+        }
+        extent
     }
 
     /// Everything that was to be done is done.
@@ -224,28 +263,26 @@ impl<K: Kernel> Rounds<K> {
     fn conclude(
         &mut self,
         member: &Member,
-        plan: NodePlan,
+        plan: &NodePlan,
         pass: Pass,
         needs_ipvs: bool,
         links: &Links,
     ) {
-        let Pass { observed, left, failures, .. } = pass;
+        let Pass { observed, extent, left, failures, .. } = pass;
         let known = self.last.take().map(|last| last.failures).unwrap_or_default();
         let failures: BTreeSet<String> = failures.into_iter().map(|failure| failure.text).collect();
         for failure in shortened(failures.difference(&known)) {
             tracing::warn!(%failure, "an operation failed; the others go on");
         }
-        let no_ipvs = needs_ipvs && member.is_director() && observed.table.is_none();
+        let no_ipvs = needs_ipvs && observed.table.is_none();
         let report = &mut self.report;
         report.warnings.extend(shortened(&failures));
         report.converged =
             left.ops.is_empty() && left.withheld.is_empty() && (plan.table.is_empty() || !no_ipvs);
         report.digest = plan.real_server.digest();
         report.real_server_fault = real_server_fault(&observed, &plan.real_server);
-        report.foreign = left.foreign.into_iter().collect();
         report.vips_attached = attached(&observed, &plan.vips);
-        report.hashed = observed.table.as_ref().map(digests).unwrap_or_default();
-        report.hashed.retain(|key, _| plan.table.contains_key(key));
+        report.look_at_services(&extent, &observed, plan, left.foreign);
         report.warnings.extend(left.withheld);
         let ipvs = no_ipvs.then(|| explain(&ipvs_missing()));
         report.warnings.extend(ipvs.clone());
@@ -255,8 +292,9 @@ impl<K: Kernel> Rounds<K> {
             Some("this node is no director".to_owned())
         };
         self.memory.keep(observed.table);
+        self.pending = Change::none();
         let left = left.ops.into_iter().map(|op| op.action).collect();
-        self.last = Some(Last { plan, left, failures });
+        self.last = Some(Last { left, failures });
     }
 
     fn scope(&self, member: &Member, plan: &NodePlan) -> Scope {
@@ -276,8 +314,8 @@ impl<K: Kernel> Rounds<K> {
     }
 
     /// What was right after the last round and is wrong under the same plan was changed by someone else.
-    fn note_drift(&mut self, plan: &NodePlan, ops: &[Op]) {
-        let Some(last) = self.last.as_ref().filter(|last| last.plan == *plan) else { return };
+    fn note_drift(&mut self, ops: &[Op]) {
+        let Some(last) = self.last.as_ref().filter(|_| self.pending.is_none()) else { return };
         let drifted: Vec<&Op> = ops.iter().filter(|op| !last.left.contains(&op.action)).collect();
         let Some(latest) = drifted.last() else { return };
         let lines = drifted.iter().map(|op| format!("{} ({})", op.action, op.reason));
@@ -286,6 +324,35 @@ impl<K: Kernel> Rounds<K> {
         }
         self.report.drift_repaired += drifted.len() as u64;
         self.report.last_drift = format!("{} ({})", latest.action, latest.reason);
+    }
+}
+
+impl NodeReport {
+    /// Says of these services what is to be said of single ones; of the others it stands.
+    fn look_at_services(
+        &mut self,
+        extent: &Extent,
+        observed: &Observed,
+        plan: &NodePlan,
+        foreign: BTreeSet<ServiceKey>,
+    ) {
+        let keys: Vec<ServiceKey> = match extent {
+            Extent::All => {
+                self.foreign.clear();
+                self.hashed.clear();
+                plan.table.keys().copied().collect()
+            }
+            Extent::Only(keys) => {
+                self.foreign.retain(|key| !keys.contains(key));
+                self.hashed.retain(|key, _| !keys.contains(key));
+                keys.iter().copied().collect()
+            }
+        };
+        self.foreign.extend(foreign);
+        self.foreign.sort_unstable();
+        let services = keys.into_iter().filter(|key| plan.table.contains_key(key));
+        let seen = services.filter_map(|key| Some((key, observed.table.as_ref()?.get(&key)?)));
+        self.hashed.extend(seen.filter_map(|(key, service)| Some((key, digest(service)?))));
     }
 }
 

@@ -50,12 +50,8 @@ pub fn explain(state: &State) -> Vec<ServiceView> {
     let document = state.document();
     let mut lookup = Lookup::new(state);
     let mut views = Vec::new();
-    for service in &document.services {
-        let (Some(vip), Some(pool)) =
-            (lookup.names.vip(&service.vip), lookup.names.pool(&service.pool))
-        else {
-            continue;
-        };
+    for (index, service) in document.services.iter().enumerate() {
+        let Some((vip, pool)) = lookup.names.parts(index, service) else { continue };
         let mut real_servers: Vec<RealServerView> = Vec::new();
         let mut places: BTreeMap<SocketAddr, usize> = BTreeMap::new();
         for address in vip.served() {

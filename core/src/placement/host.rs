@@ -24,7 +24,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::lookup::Lookup;
+use super::lookup::{Lookup, Names};
 use super::{RealServerSide, forwarding, real_servers};
 use crate::model::{
     Document, Encapsulation, Forwarding, Listen, Marking, Member, PortRange, Protocol, RealServer,
@@ -174,14 +174,11 @@ fn answers(service: &Service, real_server: &RealServer) -> Vec<(Protocol, PortRa
 }
 
 /// Sysctls of a director without which translated connections do not pass. Whether it holds or not: it must be able to at once.
-pub(super) fn routing(state: &State) -> BTreeMap<Sysctl, Want> {
+pub(super) fn routing(state: &State, names: &Names<'_>) -> BTreeMap<Sysctl, Want> {
     let document = state.document();
     let mut sysctls = BTreeMap::new();
-    for service in &document.services {
-        let (Some(vip), Some(pool)) = (document.vip(&service.vip), document.pool(&service.pool))
-        else {
-            continue;
-        };
+    for (index, service) in document.services.iter().enumerate() {
+        let Some((vip, pool)) = names.parts(index, service) else { continue };
         let translated = real_servers(state, pool)
             .iter()
             .any(|real_server| forwarding(service, real_server) == Forwarding::Nat);

@@ -1,6 +1,7 @@
 //! The reference deployment: directors `lvs-1` (.101) and `lvs-2` (.102), real servers `lvs-2` and `web-1` (.3), VIP .100.
 
 mod host;
+mod placer;
 
 use std::time::Duration;
 

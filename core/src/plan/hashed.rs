@@ -1,23 +1,19 @@
 //! Services whose scheduler hashes: on directors whose tables are equal they choose equally.
 
-use std::collections::BTreeMap;
-
-use super::{ServiceKey, Table, VirtualService};
+use super::VirtualService;
 use crate::placement::Fnv1a;
 
 /// Schedulers that choose by a hash of the packet and nothing else that a director learns by itself (`ip_vs_mh.c`, `ip_vs_sh.c`, `ip_vs_dh.c`).
 const HASHING: [&str; 3] = ["mh", "sh", "dh"];
 
-/// A number for each such service of `table` that two directors share if and only if (but for a chance of 2^-64) they have the same scheduler,
-/// flags, real servers and weights for it. The order in which real servers were added, on which `sh` and `dh` depend as well, is nowhere to be read.
+/// A number that two directors share for a service if and only if (but for a chance of 2^-64) they have the same scheduler, flags, real servers
+/// and weights for it; `None` if its scheduler does not hash. The order in which real servers were added, on which `sh` and `dh` depend as
+/// well, is nowhere to be read.
 #[must_use]
-pub fn digests(table: &Table) -> BTreeMap<ServiceKey, u64> {
-    let hashing =
-        table.iter().filter(|(_, service)| HASHING.contains(&service.spec.scheduler.as_str()));
-    hashing.map(|(key, service)| (*key, digest(service))).collect()
-}
-
-fn digest(service: &VirtualService) -> u64 {
+pub fn digest(service: &VirtualService) -> Option<u64> {
+    if !HASHING.contains(&service.spec.scheduler.as_str()) {
+        return None;
+    }
     let mut hash = Fnv1a::new();
     hash.update(service.spec.scheduler.as_bytes());
     hash.update(&service.spec.flags.to_be_bytes());
@@ -27,21 +23,15 @@ fn digest(service: &VirtualService) -> u64 {
         hash.update(&destination.weight.to_be_bytes());
         hash.update(destination.method.to_string().as_bytes());
     }
-    hash.0
+    Some(hash.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Protocol;
     use crate::plan::{Destination, Method, ServiceSpec};
 
-    fn table(scheduler: &str, servers: &[(u8, u32)]) -> Table {
-        let key = ServiceKey::Address {
-            protocol: Protocol::Tcp,
-            address: [192, 0, 2, 1].into(),
-            port: 80,
-        };
+    fn service(scheduler: &str, servers: &[(u8, u32)]) -> VirtualService {
         let spec = ServiceSpec {
             scheduler: scheduler.into(),
             flags: 0x10,
@@ -55,25 +45,22 @@ mod tests {
             .iter()
             .map(|(last, weight)| (([10, 0, 0, *last], 80).into(), destination(*weight)))
             .collect();
-        [(key, VirtualService { spec, destinations })].into()
+        VirtualService { spec, destinations }
     }
 
     #[test]
-    fn equal_tables_choose_equally_and_others_show() {
-        let one = digests(&table("mh", &[(1, 1), (2, 3)]));
-        assert_eq!(one.len(), 1);
-        assert_eq!(one, digests(&table("mh", &[(2, 3), (1, 1)])), "in whatever order");
+    fn equal_services_choose_equally_and_others_show() {
+        let one = digest(&service("mh", &[(1, 1), (2, 3)]));
+        assert!(one.is_some());
+        assert_eq!(one, digest(&service("mh", &[(2, 3), (1, 1)])), "in whatever order");
         for other in [
-            table("sh", &[(1, 1), (2, 3)]),
-            table("mh", &[(1, 1), (2, 2)]),
-            table("mh", &[(1, 1)]),
-            table("mh", &[(1, 1), (3, 3)]),
+            service("sh", &[(1, 1), (2, 3)]),
+            service("mh", &[(1, 1), (2, 2)]),
+            service("mh", &[(1, 1)]),
+            service("mh", &[(1, 1), (3, 3)]),
         ] {
-            assert_ne!(one, digests(&other), "{other:?}");
+            assert_ne!(one, digest(&other), "{other:?}");
         }
-        assert!(
-            digests(&table("wlc", &[(1, 1)])).is_empty(),
-            "what it chooses it learns by itself"
-        );
+        assert_eq!(digest(&service("wlc", &[(1, 1)])), None, "what it chooses it learns by itself");
     }
 }

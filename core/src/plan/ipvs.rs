@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Action, Destination, Op, ServiceKey, ServiceSpec, Table, VirtualService};
+use super::{Action, Destination, Extent, Op, ServiceKey, ServiceSpec, Table, VirtualService};
 
 /// What has to be done to the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,25 +34,59 @@ pub fn diff(
     owned: &BTreeSet<ServiceKey>,
     source: &str,
 ) -> TableDiff {
+    diff_within(&Extent::All, observed, wanted, owned, source)
+}
+
+/// The same for the services in `extent` alone: of the others those that are recorded stay so, and nothing is said of what is foreign.
+#[must_use]
+pub fn diff_within(
+    extent: &Extent,
+    observed: Option<&Table>,
+    wanted: &Table,
+    owned: &BTreeSet<ServiceKey>,
+    source: &str,
+) -> TableDiff {
     let Some(observed) = observed else {
         return TableDiff { record: owned.clone(), settled: owned.clone(), ..TableDiff::default() };
     };
 
     let mut out = TableDiff::default();
-    for (&key, want) in wanted {
-        diff_service(key, observed.get(&key), want, owned.contains(&key), source, &mut out);
-        out.record.insert(key);
-        out.settled.insert(key);
-    }
-    for &key in observed.keys().filter(|key| !wanted.contains_key(key)) {
-        if owned.contains(&key) {
+    let diff_one = |key: ServiceKey, out: &mut TableDiff| match wanted.get(&key) {
+        Some(want) => {
+            diff_service(key, observed.get(&key), want, owned.contains(&key), source, out);
             out.record.insert(key);
+            out.settled.insert(key);
+        }
+        None if !observed.contains_key(&key) => {
+            out.record.remove(&key);
+            out.settled.remove(&key);
+        }
+        None if owned.contains(&key) => {
+            out.record.insert(key);
+            out.settled.remove(&key);
             out.removals.push(Op {
                 action: Action::RemoveService(key),
                 reason: format!("ours, and not in the table of {source}"),
             });
-        } else {
+        }
+        None => {
             out.foreign.insert(key);
+        }
+    };
+    match extent {
+        Extent::All => {
+            for key in wanted.keys() {
+                diff_one(*key, &mut out);
+            }
+            for key in observed.keys().filter(|key| !wanted.contains_key(key)) {
+                diff_one(*key, &mut out);
+            }
+        }
+        Extent::Only(keys) => {
+            (out.record, out.settled) = (owned.clone(), owned.clone());
+            for key in keys {
+                diff_one(*key, &mut out);
+            }
         }
     }
     out

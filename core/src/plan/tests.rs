@@ -387,6 +387,25 @@ proptest! {
     }
 
     #[test]
+    fn after_a_settled_plan_a_look_at_what_differs_from_it_is_as_good_as_one_at_everything(
+        before in observed(), plan in node_plan(), next in node_plan(), owned in owned(),
+    ) {
+        let first = diff(&before, &plan, &owned);
+        let mut kernel = before;
+        for op in &first.ops {
+            perform(&mut kernel, &op.action).unwrap();
+        }
+        let keys = plan.table.keys().chain(next.table.keys()).copied();
+        let keys: BTreeSet<_> = keys.filter(|key| plan.table.get(key) != next.table.get(key)).collect();
+        let all = diff(&kernel, &next, &first.settled);
+        let some = diff_within(&Extent::Only(keys.clone()), &kernel, &next, &first.settled);
+        prop_assert_eq!(&some.ops, &all.ops);
+        prop_assert_eq!((&some.record, &some.settled), (&all.record, &all.settled));
+        let foreign = first.foreign.difference(&keys).chain(&some.foreign).copied();
+        prop_assert_eq!(foreign.collect::<BTreeSet<_>>(), all.foreign);
+    }
+
+    #[test]
     fn what_is_on_its_way_together_does_not_wait_for_each_other(
         before in observed(), plan in node_plan(), owned in owned(),
     ) {
