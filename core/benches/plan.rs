@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lvsmesh_core::command::{Apply, Candidate, Command, Outcome, Readiness};
@@ -13,8 +14,8 @@ use lvsmesh_core::model::{
     Attach, Checksum, Coexist, Document, Fleet, NodeId, Pool, PoolSource, RealServer, Role,
     Service, Vip, Vrrp, VrrpVersion,
 };
-use lvsmesh_core::placement::{explain, place};
-use lvsmesh_core::plan::{Observed, Owned, diff};
+use lvsmesh_core::placement::{Placer, explain, place};
+use lvsmesh_core::plan::{Extent, Observed, Owned, diff, diff_within};
 use lvsmesh_core::state::{State, changes};
 
 const SERVICES: u16 = 2277;
@@ -62,9 +63,22 @@ fn bench(managed: bool) {
         state
     });
     time("explain for the status", || explain(&state).len());
+    let before = Arc::new(state.clone());
     apply(&mut state, changed);
-    let plan = place(&state, director, false);
+    let after = Arc::new(state);
+    let mut placer = Placer::new(director);
+    placer.update(&before, false);
+    // There and back again: each run follows two changes.
+    let mut extent = Extent::NONE;
+    time("place two changes of one weight, one by one", || {
+        extent = placer.update(&after, false).services;
+        placer.update(&before, false)
+    });
+    placer.update(&after, false);
+    let plan = placer.plan();
+    time("compare what one weight touches", || diff_within(&extent, &full, &plan, &owned).ops.len());
     assert_eq!(diff(&full, &plan, &owned).ops.len(), 1, "one weight is one operation");
+    assert_eq!(diff_within(&extent, &full, &plan, &owned).ops.len(), 1);
 }
 
 #[expect(clippy::disallowed_methods, reason = "a benchmark is there to look at the clock")]

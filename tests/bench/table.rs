@@ -19,6 +19,7 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command as Program, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -239,29 +240,45 @@ fn until_programmed(namespace: &Namespace, wanted: &Table) -> Instant {
     })
 }
 
-fn until_weight(namespace: &Namespace, options: &Options, weight: u32) -> Instant {
-    let key = *wanted(options, 1).keys().nth(changed(options).into()).unwrap();
-    let real = real_servers(options, changed(options)).next().unwrap();
-    namespace.inside(move || {
-        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut linux = Linux::open().unwrap();
-            let ipvs = linux.ipvs().await.unwrap();
-            let began = Instant::now();
-            loop {
-                let now = Instant::now();
-                let found = ipvs.read(&[key].into()).await.unwrap();
-                let shown = found.get(&key).and_then(|service| {
-                    service.destinations.iter().find(|(at, _)| at.ip() == real)
-                });
-                if shown.is_some_and(|(_, destination)| destination.weight == weight) {
-                    return now;
+/// Someone who looks at the kernel all along, so that the look which finds the weight is no later than the pause between two.
+struct Watcher(JoinHandle<Instant>);
+
+impl Watcher {
+    /// Returns when the first look is done.
+    fn start(namespace: &Namespace, options: &Options, weight: u32) -> Self {
+        let key = *wanted(options, 1).keys().nth(changed(options).into()).unwrap();
+        let real = real_servers(options, changed(options)).next().unwrap();
+        let (ready_to, ready) = std::sync::mpsc::channel();
+        let watcher = namespace.thread(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let mut linux = Linux::open().unwrap();
+                let ipvs = linux.ipvs().await.unwrap();
+                let began = Instant::now();
+                loop {
+                    let now = Instant::now();
+                    let found = ipvs.read(&[key].into()).await.unwrap();
+                    let shown = found.get(&key).and_then(|service| {
+                        service.destinations.iter().find(|(at, _)| at.ip() == real)
+                    });
+                    if shown.is_some_and(|(_, destination)| destination.weight == weight) {
+                        return now;
+                    }
+                    // Nobody waits for the second one.
+                    let _ = ready_to.send(());
+                    assert!(began.elapsed() < LIMIT, "the weight is not there after {LIMIT:?}");
+                    tokio::time::sleep(POLL).await;
                 }
-                assert!(began.elapsed() < LIMIT, "the weight is not there after {LIMIT:?}");
-                tokio::time::sleep(POLL).await;
-            }
-        })
-    })
+            })
+        });
+        ready.recv().unwrap();
+        Self(watcher)
+    }
+
+    /// The moment before the look that found it.
+    fn seen(self) -> Instant {
+        self.0.join().unwrap()
+    }
 }
 
 /// A namespace whose `lo` is up: without a local table every address counts as a broadcast, and IPVS takes no real server (`inet_addr_type`,
@@ -310,9 +327,10 @@ fn run_keepalived(options: &Options, times: &mut Times) {
     let mut child = namespace.start(&mut command).unwrap();
     times.first.push(until_programmed(&namespace, &wanted) - started);
     write(7);
+    let watcher = Watcher::start(&namespace, options, 7);
     let started = Instant::now();
     signal(&child, Signal::SIGHUP);
-    times.weight.push(until_weight(&namespace, options, 7) - started);
+    times.weight.push(watcher.seen() - started);
     signal(&child, Signal::SIGTERM);
     child.wait().unwrap();
 }
@@ -356,6 +374,7 @@ fn run_lvsmesh(options: &Options, times: &mut Times) -> u64 {
     let (report_to, report) = watch::channel(NodeReport::default());
     let (shutdown, shutdown_seen) = watch::channel(false);
     let record = OwnerRecord::below(directory.path());
+    let wanted = wanted(options, 1);
     let started = Instant::now();
     let agent = namespace.thread(move || {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -379,7 +398,7 @@ fn run_lvsmesh(options: &Options, times: &mut Times) -> u64 {
             reconcile::run(reconciler, shutdown_seen).await.unwrap();
         });
     });
-    times.first.push(until_programmed(&namespace, &wanted(options, 1)) - started);
+    times.first.push(until_programmed(&namespace, &wanted) - started);
     let converged = |revision| {
         let began = Instant::now();
         while !(report.borrow().converged && report.borrow().revision == revision) {
@@ -389,9 +408,10 @@ fn run_lvsmesh(options: &Options, times: &mut Times) -> u64 {
         report.borrow().operations
     };
     let before = converged(1);
+    let watcher = Watcher::start(&namespace, options, 7);
     let started = Instant::now();
     applied_to.send_replace(second);
-    times.weight.push(until_weight(&namespace, options, 7) - started);
+    times.weight.push(watcher.seen() - started);
     let after = converged(2);
     shutdown.send_replace(true);
     agent.join().unwrap();
