@@ -8,7 +8,7 @@
 //!
 //! *First*: from the start of the program (for lvsmesh, of the loop) until the kernel has every service and real server. *One weight*: for
 //! keepalived from SIGHUP, its file changed before that, until the kernel shows the weight; for lvsmesh from the applied state with the
-//! weight in it. `ipvsadm` has no reload. Ends with 1 if a ratio is missed: first programming in at most half of keepalived's time, one weight
+//! weight in it; five times in a round. `ipvsadm` has no reload. Ends with 1 if a ratio is missed: first programming in at most half of keepalived's time, one weight
 //! in at most a hundredth of keepalived's reload and with one operation.
 #![expect(clippy::print_stdout, reason = "a benchmark reports")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::process::{Child, Command as Program, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -45,6 +46,14 @@ use tokio::sync::{mpsc, watch};
 
 /// Between two looks at the kernel.
 const POLL: Duration = Duration::from_millis(2);
+
+/// What the one weight becomes, one after another.
+const WEIGHTS: RangeInclusive<u32> = 2..=6;
+
+/// Between two changes, and this much longer each time: the agent looks at the table by a clock of its own, with which changes must not walk in
+/// step.
+const SETTLE: Duration = Duration::from_secs(2);
+const DRIFT: Duration = Duration::from_millis(230);
 
 /// Whoever takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -78,14 +87,14 @@ fn main() -> std::process::ExitCode {
     for round in 1..=options.rounds {
         run_keepalived(&options, &mut keepalived);
         run_ipvsadm(&options, &mut ipvsadm);
-        operations.insert(run_lvsmesh(&options, &mut lvsmesh));
+        operations.extend(run_lvsmesh(&options, &mut lvsmesh));
         println!(
             "round {round}: keepalived {:?} {:?}, ipvsadm -R {:?}, lvsmesh {:?} {:?}",
             last(&keepalived.first),
-            last(&keepalived.weight),
+            of_round(&keepalived.weight),
             last(&ipvsadm.first),
             last(&lvsmesh.first),
-            last(&lvsmesh.weight)
+            of_round(&lvsmesh.weight)
         );
     }
     let first = median(&mut lvsmesh.first) / median(&mut keepalived.first);
@@ -117,6 +126,10 @@ fn main() -> std::process::ExitCode {
 
 fn last(times: &[Duration]) -> Duration {
     times.last().copied().unwrap_or_default()
+}
+
+fn of_round(times: &[Duration]) -> &[Duration] {
+    &times[times.len() - WEIGHTS.count()..]
 }
 
 fn median(times: &mut [Duration]) -> f64 {
@@ -326,11 +339,15 @@ fn run_keepalived(options: &Options, times: &mut Times) {
     let started = Instant::now();
     let mut child = namespace.start(&mut command).unwrap();
     times.first.push(until_programmed(&namespace, &wanted) - started);
-    write(7);
-    let watcher = Watcher::start(&namespace, options, 7);
-    let started = Instant::now();
-    signal(&child, Signal::SIGHUP);
-    times.weight.push(watcher.seen() - started);
+    for weight in WEIGHTS {
+        write(weight);
+        let watcher = Watcher::start(&namespace, options, weight);
+        let started = Instant::now();
+        signal(&child, Signal::SIGHUP);
+        times.weight.push(watcher.seen() - started);
+        // The reload goes on after that.
+        std::thread::sleep(SETTLE + DRIFT * weight);
+    }
     signal(&child, Signal::SIGTERM);
     child.wait().unwrap();
 }
@@ -363,13 +380,14 @@ fn run_ipvsadm(options: &Options, times: &mut Times) {
     times.first.push(ended - started);
 }
 
-/// Returns how many operations the change of the weight took.
-fn run_lvsmesh(options: &Options, times: &mut Times) -> u64 {
+/// Returns how many operations each change of the weight took.
+fn run_lvsmesh(options: &Options, times: &mut Times) -> BTreeSet<u64> {
     let namespace = namespace();
     let directory = tempfile::tempdir().unwrap();
     let mut state = fleet();
     let first = applied(&mut state, document(options, 1));
-    let second = applied(&mut state.clone(), document(options, 7));
+    let changes: Vec<_> =
+        WEIGHTS.map(|weight| (weight, applied(&mut state, document(options, weight)))).collect();
     let (applied_to, applied_seen) = watch::channel(first);
     let (report_to, report) = watch::channel(NodeReport::default());
     let (shutdown, shutdown_seen) = watch::channel(false);
@@ -407,13 +425,19 @@ fn run_lvsmesh(options: &Options, times: &mut Times) -> u64 {
         }
         report.borrow().operations
     };
-    let before = converged(1);
-    let watcher = Watcher::start(&namespace, options, 7);
-    let started = Instant::now();
-    applied_to.send_replace(second);
-    times.weight.push(watcher.seen() - started);
-    let after = converged(2);
+    let mut before = converged(1);
+    let mut operations = BTreeSet::new();
+    for (revision, (weight, change)) in (2..).zip(changes) {
+        let watcher = Watcher::start(&namespace, options, weight);
+        let started = Instant::now();
+        applied_to.send_replace(change);
+        times.weight.push(watcher.seen() - started);
+        let after = converged(revision);
+        operations.insert(after - before);
+        before = after;
+        std::thread::sleep(SETTLE + DRIFT * weight);
+    }
     shutdown.send_replace(true);
     agent.join().unwrap();
-    after - before
+    operations
 }

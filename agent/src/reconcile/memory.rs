@@ -22,15 +22,15 @@ pub(super) enum Look {
 /// Services whose real servers are read in one go; at least this many in every [`Look::Part`].
 const SLICE: usize = 32;
 
-/// A [`Look::Part`] goes on with further slices for this long. Ten thousand real servers in a thousand services take a tenth of a second to
-/// read on a plain machine.
-const BUDGET: Duration = Duration::from_millis(50);
+/// A [`Look::Part`] goes on with further slices for this long: a change that comes meanwhile waits. Ten thousand real servers in a thousand
+/// services take a tenth of a second to read on a plain machine, so each has its turn within some ten looks.
+const BUDGET: Duration = Duration::from_millis(10);
 
 /// Between looks that nothing asked for. `ipvsadm -C` makes no news, so this is how long its effect can last.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// At most this part of the time is spent on looking: a list of a thousand services takes a while to read.
-const EASE: u32 = 10;
+/// At most this part of the time is spent on looking: a list of a thousand services takes a while to read on a slow machine.
+const EASE: u32 = 50;
 
 /// What is known of the table.
 #[derive(Debug, Default)]

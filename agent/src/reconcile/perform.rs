@@ -112,6 +112,8 @@ fn kind(action: &Action) -> &'static str {
         Action::SetTimeout { .. } => "set_timeout",
         Action::StartDaemon(_) => "start_daemon",
         Action::StopDaemon(_) => "stop_daemon",
+        Action::SetMarks(_) => "set_marks",
+        Action::ClearMarks => "clear_marks",
         Action::Path(action) => match action {
             PathAction::AddTunnel(_) => "add_tunnel",
             PathAction::RaiseTunnel(_) => "raise_tunnel",
