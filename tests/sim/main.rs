@@ -8,7 +8,9 @@
 //!
 //! ```text
 //! LVSMESH_SEED=7 cargo test -p lvsmesh-tests --test sim -- --nocapture     one seed, with what happens in it
-//! LVSMESH_SEEDS=1000..5000 cargo test -p lvsmesh-tests --test sim          other seeds; prints how far it is
+//! LVSMESH_SEEDS=5000..9000 cargo test -p lvsmesh-tests --test sim          other seeds; prints how far it is
+//! LVSMESH_FLEET_HOURS=10 cargo test -p lvsmesh-tests --test sim long_run -- --ignored --nocapture
+//!                                                                         ten more simulated hours, after those that the ledger has
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -20,6 +22,7 @@
 mod check;
 mod faults;
 mod fleet;
+mod long;
 mod network;
 mod node;
 mod rng;
@@ -30,13 +33,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lvsmesh_core::lease::Faults;
+use node::Forgets;
 use world::{MS, Plan, Summary, Violation, run};
 
 /// What a test run goes through.
-const SEEDS: Range<u64> = 0..1000;
+const SEEDS: Range<u64> = 0..5000;
 
 fn plan(seed: u64) -> Plan {
-    Plan { seed, faults: Faults::default(), trace: false }
+    Plan { seed, faults: Faults::default(), forgets: Forgets::Nothing, trace: false }
 }
 
 /// The seeds to run, and whether one of them was asked for by name.
@@ -138,26 +142,79 @@ fn a_seed_is_one_history() {
     }
 }
 
-/// Runs seeds with a rule left out until one fails.
+/// Runs seeds with a rule left out until one fails. A node that panics has noticed too.
 #[track_caller]
-fn caught(faults: Faults) -> (u64, Violation) {
-    let first = (0..1000).find_map(|seed| {
-        let violation = run(Plan { faults, ..plan(seed) }).err()?;
-        Some((seed, violation))
+fn caught(name: &str, faults: Faults, forgets: Forgets) -> String {
+    let found = (0..3000).find_map(|seed| {
+        let plan = Plan { faults, forgets, ..plan(seed) };
+        match std::panic::catch_unwind(|| run(plan)) {
+            Ok(Ok(_)) => None,
+            Ok(Err(violation)) => Some((seed, violation.to_string())),
+            Err(_) => Some((seed, "a node panicked".to_owned())),
+        }
     });
-    first.expect("no seed noticed the missing rule")
+    let (seed, violation) = found.unwrap_or_else(|| panic!("{name}: no seed noticed"));
+    println!("{name}: seed {seed}: {violation}");
+    violation
+}
+
+#[track_caller]
+fn lets_two_hold(name: &str, faults: Faults) {
+    let violation = caught(name, faults, Forgets::Nothing);
+    assert!(violation.contains("may both emit"), "{name}: {violation}");
 }
 
 #[test]
 fn a_holder_that_does_not_look_at_its_lease_is_caught() {
-    let (seed, violation) = caught(Faults { emission_unchecked: true, ..Faults::default() });
-    println!("seed {seed}: {violation}");
-    assert!(violation.to_string().contains("may both emit"), "{violation}");
+    let faults = Faults { emission_unchecked: true, ..Faults::default() };
+    lets_two_hold("emission unchecked", faults);
 }
 
 #[test]
 fn a_gate_that_passes_everything_is_caught() {
-    let (seed, violation) = caught(Faults { gate_open: true, ..Faults::default() });
-    println!("seed {seed}: {violation}");
-    assert!(violation.to_string().contains("may both emit"), "{violation}");
+    lets_two_hold("gate open", Faults { gate_open: true, ..Faults::default() });
+}
+
+#[test]
+fn a_lease_that_outlives_its_promise_is_caught() {
+    let faults = Faults { lease_outlives_promise: true, ..Faults::default() };
+    lets_two_hold("lease outlives promise", faults);
+}
+
+#[test]
+fn a_lease_counted_from_the_arrival_of_a_promise_is_caught() {
+    let faults = Faults { lease_from_arrival: true, ..Faults::default() };
+    lets_two_hold("lease from arrival", faults);
+}
+
+#[test]
+fn a_restarted_voter_that_votes_at_once_is_caught() {
+    lets_two_hold("silence ignored", Faults { silence_ignored: true, ..Faults::default() });
+}
+
+#[test]
+fn a_voter_that_stands_for_election_under_its_promise_is_caught() {
+    let faults = Faults { campaign_under_promise: true, ..Faults::default() };
+    lets_two_hold("campaign under promise", faults);
+}
+
+#[test]
+fn a_holder_that_relinquishes_and_holds_on_is_caught() {
+    let faults = Faults { kept_after_relinquishing: true, ..Faults::default() };
+    lets_two_hold("kept after relinquishing", faults);
+}
+
+#[test]
+fn a_disk_that_lies_about_its_writes_is_caught() {
+    caught("writes forgotten", Faults::default(), Forgets::Writes);
+}
+
+#[test]
+fn a_disk_that_forgets_votes_is_caught() {
+    caught("votes forgotten", Faults::default(), Forgets::Votes);
+}
+
+#[test]
+fn a_damaged_log_that_is_opened_all_the_same_is_caught() {
+    caught("last entry forgotten", Faults::default(), Forgets::LastEntry);
 }

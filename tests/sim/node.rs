@@ -56,6 +56,22 @@ pub(crate) struct Machine {
     pub(crate) carrier: bool,
     /// Leaves a rule out on purpose.
     pub(crate) faults: Faults,
+    /// Likewise.
+    pub(crate) forgets: Forgets,
+}
+
+/// What every disk forgets when its agent dies, against the rules of a log store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Forgets {
+    /// Nothing that it said it had written.
+    #[default]
+    Nothing,
+    /// Everything: it says that it has written and has not.
+    Writes,
+    /// For whom the node has voted.
+    Votes,
+    /// The last entry.
+    LastEntry,
 }
 
 /// What runs while the agent runs.
@@ -100,6 +116,7 @@ impl Machine {
     /// Starts the agent from what is on the disk. The effects are what the Raft node wants done first.
     pub(crate) fn start(&mut self, now: Time) -> Result<Vec<NodeEffect>, Violation> {
         self.run += 1;
+        self.disk.hold_syncs(self.forgets == Forgets::Writes);
         let store = MemoryStore::open(&self.disk);
         let (raft, effects) = Node::new(store, 0).map_err(|error| Violation::store(&error))?;
         let timing = Profile::Default.timing();
@@ -129,6 +146,11 @@ impl Machine {
     pub(crate) fn kill(&mut self) {
         self.run += 1;
         self.disk.crash();
+        match self.forgets {
+            Forgets::Nothing | Forgets::Writes => {}
+            Forgets::Votes => self.disk.forget_vote(),
+            Forgets::LastEntry => self.disk.forget_last_entry(),
+        }
         if let Some(agent) = self.agent.take() {
             self.ghosts.push(agent.lease);
         }

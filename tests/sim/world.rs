@@ -19,7 +19,7 @@ use crate::check::Check;
 use crate::faults::{self, Fault};
 use crate::fleet;
 use crate::network::Network;
-use crate::node::{Clock, Machine};
+use crate::node::{Clock, Forgets, Machine};
 use crate::rng::Rng;
 use moves::Journey;
 
@@ -49,6 +49,8 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// Rules left out of the lease machines.
     pub(crate) faults: Faults,
+    /// Rules that the disks break.
+    pub(crate) forgets: Forgets,
     /// Prints what happens.
     pub(crate) trace: bool,
 }
@@ -197,6 +199,7 @@ impl World {
                 paused: false,
                 carrier: true,
                 faults: plan.faults,
+                forgets: plan.forgets,
             })
             .collect();
         Self {

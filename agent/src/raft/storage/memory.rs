@@ -77,6 +77,30 @@ impl Disk {
         }
     }
 
+    /// Forgets for whom this node voted, as a store would that kept the term alone.
+    pub fn forget_vote(&self) {
+        self.tamper(|image| image.outline.hard_state.vote = 0);
+    }
+
+    /// Forgets the last entry, as a store would that opened a damaged log as far as it could be read.
+    pub fn forget_last_entry(&self) {
+        self.tamper(|image| {
+            if image.entries.pop_last().is_none() || image.outline.terms.pop_back().is_none() {
+                return;
+            }
+            let last = image.outline.last_index();
+            let hard_state = &mut image.outline.hard_state;
+            hard_state.commit = hard_state.commit.min(last);
+            image.outline.applied = image.outline.applied.min(last);
+        });
+    }
+
+    fn tamper(&self, change: impl Fn(&mut Image)) {
+        let mut device = self.device();
+        change(&mut device.written);
+        change(&mut device.synced);
+    }
+
     fn device(&self) -> MutexGuard<'_, Device> {
         // A panic within a change is the test's failure already.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

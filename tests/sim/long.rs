@@ -1,0 +1,67 @@
+//! Long runs that add up: each goes on where the last one stopped.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use crate::run_all;
+use crate::world::END;
+
+/// Seeds of long runs: none of those that every test run has.
+const FIRST: u64 = 1_000_000;
+/// After so many the ledger is written.
+const BATCH: u64 = 500;
+const HOUR: u64 = 3600 * 1_000_000_000;
+
+/// What ran so far, a line for each batch: `FROM..TO`.
+fn ledger() -> PathBuf {
+    let given = std::env::var_os("LVSMESH_LEDGER").map(PathBuf::from);
+    given.unwrap_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("sim.ledger"))
+}
+
+/// The next seed, and how many ran.
+fn done(text: &str) -> (u64, u64) {
+    text.lines().fold((FIRST, 0), |(next, count), line| {
+        let (from, to) = line.split_once("..").expect("a line of the ledger is FROM..TO");
+        let (from, to): (u64, u64) = (from.parse().unwrap(), to.parse().unwrap());
+        (next.max(to), count + (to - from))
+    })
+}
+
+fn hours(seeds: u64) -> f64 {
+    seeds as f64 * END as f64 / HOUR as f64
+}
+
+#[test]
+fn a_ledger_says_where_to_go_on() {
+    assert_eq!(done(""), (FIRST, 0));
+    assert_eq!(done("1000000..1000500\n1000500..1001000\n"), (1_001_000, 1000));
+}
+
+#[test]
+#[ignore = "runs for as long as it is told to"]
+fn long_run() {
+    let wanted: f64 = std::env::var("LVSMESH_FLEET_HOURS")
+        .map_or(1.0, |text| text.parse().expect("LVSMESH_FLEET_HOURS is a number"));
+    let path = ledger();
+    let mut file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+    let (mut next, before) = done(&std::fs::read_to_string(&path).unwrap());
+    let mut ran = 0;
+    while hours(ran) < wanted {
+        let batch = next..next + BATCH;
+        if let Err((seed, violation)) = run_all(&batch, false) {
+            panic!(
+                "seed {seed}: {violation}\nto see it again: LVSMESH_SEED={seed} cargo test -p lvsmesh-tests --test sim a_fleet -- --nocapture"
+            );
+        }
+        next = batch.end;
+        ran += BATCH;
+        writeln!(file, "{}..{}", batch.start, batch.end).unwrap();
+        println!(
+            "{:.2} fleet-hours in this run, {:.2} in all ({})",
+            hours(ran),
+            hours(before + ran),
+            path.display()
+        );
+    }
+}
