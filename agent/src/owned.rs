@@ -162,6 +162,8 @@ struct Record {
     rules: BTreeSet<Rule>,
     #[serde(default)]
     routes: BTreeSet<Route>,
+    #[serde(default)]
+    marks: bool,
 }
 
 #[derive(Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
@@ -300,6 +302,7 @@ impl From<&Owned> for Record {
                 .iter()
                 .map(|&path::Route { table, gateway }| Route { table, gateway })
                 .collect(),
+            marks: owned.marks,
         }
     }
 }
@@ -327,6 +330,7 @@ impl From<Record> for Owned {
                 })
                 .collect(),
             daemons: record.daemons.into_iter().map(SyncDaemon::from).collect(),
+            marks: record.marks,
             paths: path::Ours {
                 tunnels: record.tunnels,
                 ports: record
@@ -453,6 +457,7 @@ mod tests {
                 port: 8848,
                 ttl: 1,
             }]),
+            marks: true,
             paths: path::Ours {
                 tunnels: BTreeSet::from(["lvs-ipip".to_owned()]),
                 ports: BTreeSet::from([path::GuePort { ipv6: true, port: 6080 }]),

@@ -76,7 +76,9 @@ fn bench(managed: bool) {
     });
     placer.update(&after, false);
     let plan = placer.plan();
-    time("compare what one weight touches", || diff_within(&extent, &full, &plan, &owned).ops.len());
+    time("compare what one weight touches", || {
+        diff_within(&extent, &full, &plan, &owned).ops.len()
+    });
     assert_eq!(diff(&full, &plan, &owned).ops.len(), 1, "one weight is one operation");
     assert_eq!(diff_within(&extent, &full, &plan, &owned).ops.len(), 1);
 }

@@ -111,7 +111,7 @@ fn virtual_services<'a>(
 }
 
 fn director_side(lookup: &Lookup<'_>, holding: bool) -> DirectorSide {
-    let mut director = director::director_side(&lookup.state.document().fleet.ipvs, holding);
+    let mut director = director::director_side(lookup.state.document(), holding);
     director.sysctls.extend(host::routing(lookup.state, &lookup.names));
     director
 }

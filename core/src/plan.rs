@@ -7,6 +7,7 @@ pub mod address;
 pub mod globals;
 pub mod hashed;
 pub mod ipvs;
+pub mod marks;
 pub mod order;
 pub mod path;
 pub mod restore;
@@ -38,6 +39,8 @@ pub struct Observed {
     pub globals: Option<Globals>,
     /// Tunnels' ends and ways back.
     pub paths: path::Seen,
+    /// Firewall marks.
+    pub marks: marks::Seen,
 }
 
 /// One address on one interface.
@@ -72,6 +75,8 @@ pub struct Owned {
     pub daemons: BTreeSet<SyncDaemon>,
     /// Tunnels' ends and ways back.
     pub paths: path::Ours,
+    /// The nftables table of marks.
+    pub marks: bool,
 }
 
 /// What a sysctl should be.
@@ -170,6 +175,10 @@ pub enum Action {
     StopDaemon(SyncRole),
     /// Tunnels' ends and ways back.
     Path(path::PathAction),
+    /// Replace the nftables table of marks, in one transaction.
+    SetMarks(marks::Marks),
+    /// Delete it.
+    ClearMarks,
 }
 
 /// One operation: what, and why.
@@ -246,6 +255,7 @@ pub fn diff_within(extent: &Extent, observed: &Observed, plan: &NodePlan, owned:
         address::diff(observed, &plan.real_server, &plan.director.sysctls, owned, &source),
         globals::diff(observed.globals.as_ref(), &plan.director.globals, owned, &source),
         path::diff(observed, &plan.real_server.paths, &owned.paths, &source),
+        marks::diff(&observed.marks, &plan.director.marks, owned.marks, &source),
     )
 }
 
@@ -261,6 +271,7 @@ pub fn teardown(observed: &Observed, owned: &Owned) -> Plan {
         address::teardown(observed, owned, source),
         globals::diff(observed.globals.as_ref(), &WantedGlobals::default(), owned, source),
         path::diff(observed, &path::Paths::default(), &owned.paths, source),
+        marks::diff(&observed.marks, &marks::Marks::new(), owned.marks, source),
     )
 }
 
@@ -281,7 +292,9 @@ impl Action {
             | Self::SetTimeout { .. }
             | Self::StartDaemon(_)
             | Self::StopDaemon(_)
-            | Self::Path(_) => None,
+            | Self::Path(_)
+            | Self::SetMarks(_)
+            | Self::ClearMarks => None,
         }
     }
 
@@ -305,7 +318,9 @@ impl Action {
             | Self::AddAddress { .. }
             | Self::RemoveAddress { .. }
             | Self::SetSysctl { .. }
-            | Self::Path(_) => self.is_about_table(),
+            | Self::Path(_)
+            | Self::SetMarks(_)
+            | Self::ClearMarks => self.is_about_table(),
         }
     }
 }
@@ -345,6 +360,11 @@ impl std::fmt::Display for Action {
             Self::StartDaemon(daemon) => write!(f, "start sync daemon {daemon}"),
             Self::StopDaemon(role) => write!(f, "stop sync daemon {role}"),
             Self::Path(action) => action.fmt(f),
+            Self::SetMarks(rules) => {
+                let rules: Vec<_> = rules.iter().map(ToString::to_string).collect();
+                write!(f, "set nftables table inet {}: {}", marks::TABLE, rules.join("; "))
+            }
+            Self::ClearMarks => write!(f, "remove nftables table inet {}", marks::TABLE),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use lvsmesh_core::plan::marks::TABLE;
 use lvsmesh_core::plan::path::{PathAction, TunnelKind};
 use lvsmesh_core::plan::{Action, ServiceKey};
 pub use nix::errno::Errno;
@@ -46,6 +47,18 @@ pub enum KernelError {
         /// How many times.
         attempts: u32,
     },
+    /// A program that talks to the kernel for us failed; nothing was done.
+    #[error("cannot {operation} {object}: {program}: {said}")]
+    Program {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        object: String,
+        /// The program's name.
+        program: &'static str,
+        /// The first line of its complaint.
+        said: String,
+    },
     /// An answer that makes no sense.
     #[error("cannot {operation} {object}: the kernel's answer is not understood: {detail}")]
     Malformed {
@@ -85,7 +98,10 @@ impl KernelError {
         match self {
             Self::Refused { errno, .. } => Some(*errno),
             Self::IpvsMissing => Some(Errno::ENOENT),
-            Self::TimedOut { .. } | Self::Unsteady { .. } | Self::Malformed { .. } => None,
+            Self::TimedOut { .. }
+            | Self::Unsteady { .. }
+            | Self::Malformed { .. }
+            | Self::Program { .. } => None,
         }
     }
 
@@ -94,7 +110,7 @@ impl KernelError {
     pub fn is_uncertain(&self) -> bool {
         match self {
             Self::Refused { errno, .. } => *errno == Errno::ENOBUFS,
-            Self::IpvsMissing => false,
+            Self::IpvsMissing | Self::Program { .. } => false,
             Self::TimedOut { .. } | Self::Unsteady { .. } | Self::Malformed { .. } => true,
         }
     }
@@ -113,7 +129,7 @@ impl KernelError {
                 "the kernel may be holding its network lock (RTNL) for a long operation; `dmesg` and `cat /proc/locks` may tell".into(),
             ),
             Self::Unsteady { .. } => Some("something else keeps changing it; the next round reads again".into()),
-            Self::Malformed { .. } => None,
+            Self::Malformed { .. } | Self::Program { .. } => None,
         }
     }
 }
@@ -240,6 +256,8 @@ pub(crate) fn describe(action: &Action) -> (&'static str, String) {
         }
         Action::StartDaemon(daemon) => ("start sync daemon", daemon.to_string()),
         Action::StopDaemon(role) => ("stop sync daemon", role.to_string()),
+        Action::SetMarks(_) => ("set nftables table", format!("inet {TABLE}")),
+        Action::ClearMarks => ("remove nftables table", format!("inet {TABLE}")),
         Action::Path(action) => match action {
             PathAction::AddTunnel(tunnel) => (ADD_TUNNEL, tunnel.to_string()),
             PathAction::RaiseTunnel(name) => ("set up tunnel", name.clone()),

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lvsmesh_core::model::Scheduler;
 use lvsmesh_core::plan::globals::Timeouts;
-use lvsmesh_core::plan::path;
 use lvsmesh_core::plan::{
     Action, Address, Destination, Globals, Method, Observed, ServiceKey, ServiceSpec, SyncDaemon,
     Sysctl, Table, VirtualService,
 };
+use lvsmesh_core::plan::{marks, path};
 
 use crate::error::{Errno, KernelError, describe};
 use crate::{Kernel, Scope};
@@ -38,6 +38,8 @@ pub struct FakeState {
     pub sysctls: BTreeMap<Sysctl, i64>,
     /// Tunnels' ends and ways back.
     pub paths: path::Seen,
+    /// Firewall marks; absent at first.
+    pub marks: marks::Seen,
     /// Operations that succeeded, in order.
     pub performed: Vec<Action>,
     /// Operations to come before one fails (0: the next), and with which error; then it is `None` again.
@@ -80,6 +82,7 @@ impl FakeKernel {
             addresses: BTreeSet::new(),
             sysctls: BTreeMap::new(),
             paths: path::Seen { ports: Some(BTreeMap::new()), ..path::Seen::default() },
+            marks: marks::Seen::Absent,
             performed: Vec::new(),
             fail_after: None,
             missing_schedulers: BTreeSet::new(),
@@ -151,6 +154,7 @@ impl Kernel for FakeKernel {
                 .iter()
                 .filter_map(|name| Some((name.clone(), *state.sysctls.get(name)?)))
                 .collect(),
+            marks: if what.marks { state.marks.clone() } else { marks::Seen::Unasked },
             paths: path::Seen {
                 ports: state.paths.ports.clone().filter(|_| what.gue),
                 ..if what.paths { state.paths.clone() } else { path::Seen::default() }
@@ -307,6 +311,16 @@ impl FakeState {
                 Ok(())
             }
             Action::Path(action) => self.path(action),
+            Action::SetMarks(rules) => {
+                self.marks = marks::Seen::Present { rules: Some(rules.clone()) };
+                Ok(())
+            }
+            Action::ClearMarks => match std::mem::replace(&mut self.marks, marks::Seen::Absent) {
+                marks::Seen::Present { .. } => Ok(()),
+                marks::Seen::Absent | marks::Seen::Unable(_) | marks::Seen::Unasked => {
+                    Err(Errno::ENOENT.into())
+                }
+            },
             Action::StartDaemon(daemon) => self.start_daemon(daemon),
             Action::StopDaemon(role) => {
                 self.table()?;

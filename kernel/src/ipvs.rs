@@ -326,7 +326,9 @@ impl Ipvs {
             Action::AddAddress { .. }
             | Action::RemoveAddress { .. }
             | Action::SetSysctl { .. }
-            | Action::Path(_) => {
+            | Action::Path(_)
+            | Action::SetMarks(_)
+            | Action::ClearMarks => {
                 return None;
             }
         };

@@ -18,6 +18,7 @@ mod fou;
 mod genl;
 pub mod ipvs;
 mod linux;
+mod nft;
 mod path;
 pub mod raw;
 pub mod record;
@@ -56,6 +57,8 @@ pub struct Scope {
     pub paths: bool,
     /// GUE ports.
     pub gue: bool,
+    /// The nftables table of marks.
+    pub marks: bool,
 }
 
 impl Scope {
@@ -73,6 +76,7 @@ impl Scope {
             sysctls: wanted.chain(owned.sysctls.keys()).cloned().chain(tunnels).collect(),
             paths: !paths.is_empty() || !owned.paths.is_empty(),
             gue: !paths.ports.is_empty() || !owned.paths.ports.is_empty(),
+            marks: !plan.director.marks.is_empty() || owned.marks,
         }
     }
 }

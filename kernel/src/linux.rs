@@ -7,7 +7,7 @@ use lvsmesh_core::plan::{Action, Globals, Observed, ServiceKey, ServiceSpec, Tab
 use crate::address::Addresses;
 use crate::error::{Errno, KernelError};
 use crate::ipvs::Ipvs;
-use crate::{Kernel, Scope, fou, path, sysctl};
+use crate::{Kernel, Scope, fou, nft, path, sysctl};
 
 /// The Linux kernel of this machine, in the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -88,6 +88,9 @@ impl Kernel for Linux {
         if what.gue {
             observed.paths.ports = fou::list().await?;
         }
+        if what.marks {
+            observed.marks = nft::observe().await?;
+        }
         for name in &what.sysctls {
             if let Some(value) = sysctl::read(name)? {
                 observed.sysctls.insert(name.clone(), value);
@@ -115,6 +118,8 @@ impl Kernel for Linux {
             }
             Action::SetSysctl { name, value } => sysctl::write(name, *value),
             Action::Path(action) => path::perform(&self.addresses, action).await,
+            Action::SetMarks(rules) => nft::set(rules).await,
+            Action::ClearMarks => nft::clear().await,
         }
     }
 

@@ -5,6 +5,7 @@
 //! client is on the real servers' own network makes translation as hard as it can be: without its policy rules they would answer directly.
 
 mod both_roles;
+mod marked;
 mod site;
 
 use std::collections::BTreeSet;

@@ -12,6 +12,7 @@ mod ipvs;
 mod ipvsadm;
 mod lease_plane;
 mod listing;
+mod marks;
 mod namespace;
 mod plans;
 

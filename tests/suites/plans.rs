@@ -90,7 +90,9 @@ async fn all_done<K: Kernel>(kernel: &mut K, batch: &[Op], foreign: &Table, pair
             | Action::SetTimeout { .. }
             | Action::StartDaemon(_)
             | Action::StopDaemon(_)
-            | Action::Path(_)) => panic!("pair {pair}: {other} is not about the table"),
+            | Action::Path(_)
+            | Action::SetMarks(_)
+            | Action::ClearMarks) => panic!("pair {pair}: {other} is not about the table"),
         };
         assert!(!foreign.contains_key(about), "pair {pair}: {action} is about a foreign service");
         done(action, outcome);

@@ -41,6 +41,7 @@ pub(super) fn failed(context: &Context, doing: &'static str, error: KernelError)
         KernelError::Refused { .. }
         | KernelError::TimedOut { .. }
         | KernelError::Unsteady { .. }
+        | KernelError::Program { .. }
         | KernelError::Malformed { .. } => CallError::Internal { doing, reason },
     }
 }

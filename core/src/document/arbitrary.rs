@@ -9,8 +9,9 @@ use proptest::sample::select;
 
 use super::model::{
     Attach, Auth, Check, CheckKind, Checksum, Coexist, Discovery, DnsRecord, DnsSource, Document,
-    Engine, Failback, FileSource, Fleet, Forwarding, Ipvs, Listen, NoQuorum, Persistence, Pool,
-    PoolSource, Protocol, RealServer, Scheduler, SchedulerFlag, Service, Vip, Vrrp, VrrpVersion,
+    Engine, Failback, FileSource, Fleet, Forwarding, Ipvs, Listen, Marking, NoQuorum, Persistence,
+    Pool, PoolSource, PortRange, Protocol, RealServer, Scheduler, SchedulerFlag, Service, Vip,
+    Vrrp, VrrpVersion,
 };
 
 /// Any document that keeps every rule.
@@ -219,7 +220,16 @@ fn service(vips: usize, pools: usize) -> impl Strategy<Value = (usize, usize, Se
 
 fn listen() -> impl Strategy<Value = Listen> {
     let port = select(&Protocol::ALL[..]).prop_map(|protocol| Listen::Port { protocol, port: 1 });
-    prop_oneof![3 => port, 1 => Just(Listen::Mark { mark: 1, marking: None })]
+    // Ranges that are apart from one another.
+    let range = |first: u16| (first..first + 100).prop_map(move |last| PortRange { first, last });
+    let ports = prop_oneof![
+        range(80).prop_map(|range| vec![range]),
+        (range(80), range(8000)).prop_map(|(low, high)| vec![low, high]),
+    ];
+    let marking = (select(&Protocol::ALL[..]), ports)
+        .prop_map(|(protocol, ports)| Marking { protocol, ports });
+    let mark = option::of(marking).prop_map(|marking| Listen::Mark { mark: 1, marking });
+    prop_oneof![3 => port, 1 => mark]
 }
 
 fn persistence() -> impl Strategy<Value = Persistence> {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::fault::{Fault, Finding};
 use super::limits;
 use crate::model::{
-    Auth, Check, Checksum, Discovery, DnsRecord, DnsSource, Document, Listen, PoolSource,
-    RealServer, Vip, Vrrp, VrrpVersion, text,
+    Auth, Check, Checksum, Discovery, DnsRecord, DnsSource, Document, PoolSource, RealServer, Vip,
+    Vrrp, VrrpVersion, text,
 };
 
 /// Every rule that the document breaks, in the document's order; empty if it is sound.
@@ -29,20 +29,7 @@ pub(super) fn findings(document: &Document) -> Vec<Finding> {
     ipvs::ipvs(&document.fleet.ipvs, &mut found);
     pools(document, &mut found);
     service::services(document, &mut found);
-    not_yet(document, &mut found);
     found.0
-}
-
-/// What can be said and is not done yet.
-fn not_yet(document: &Document, found: &mut Findings) {
-    let mut refuse = |path: String, what: &str| {
-        found.add(path, format!("{what} is not supported yet")).hint("leave it out");
-    };
-    for (index, service) in document.services.iter().enumerate() {
-        if matches!(service.listen, Listen::Mark { marking: Some(_), .. }) {
-            refuse(format!("services[{index}].ports"), "marking");
-        }
-    }
 }
 
 fn vips(vips: &[Vip], found: &mut Findings) {

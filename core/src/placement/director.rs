@@ -1,10 +1,12 @@
 //! What a director needs of its machine beside the table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::model::{Connections, Ipvs};
+use crate::model::{Connections, Document, Listen, PortRange};
 use crate::plan::globals::{SyncDaemon, SyncRole, Timeout, WantedGlobals};
+use crate::plan::marks::{MarkRule, Marks};
 use crate::plan::{Sysctl, Want};
 
 /// What a director needs of its machine beside the table.
@@ -14,10 +16,13 @@ pub struct DirectorSide {
     pub globals: WantedGlobals,
     /// Sysctls: those below `net/ipv4/vs/`, and what lets translated connections pass.
     pub sysctls: BTreeMap<Sysctl, Want>,
+    /// Firewall marks that it gives.
+    pub marks: Marks,
 }
 
 /// What that director needs. The daemon's role follows the holder: whoever holds tells, the others take in.
-pub(super) fn director_side(ipvs: &Ipvs, holding: bool) -> DirectorSide {
+pub(super) fn director_side(document: &Document, holding: bool) -> DirectorSide {
+    let ipvs = &document.fleet.ipvs;
     let seconds = |span: Duration| u32::try_from(span.as_secs()).unwrap_or(u32::MAX);
     let timeouts = [
         (Timeout::Tcp, ipvs.timeouts.tcp),
@@ -58,5 +63,42 @@ pub(super) fn director_side(ipvs: &Ipvs, holding: bool) -> DirectorSide {
             .into_iter()
             .map(|(name, value)| (Sysctl(format!("net/ipv4/vs/{name}")), Want::Exactly(value)))
             .collect(),
+        marks: marks(document),
     }
+}
+
+/// A rule for each service that has its ports marked and each IP version of its VIP group.
+fn marks(document: &Document) -> Marks {
+    let mut marks = Marks::new();
+    for service in &document.services {
+        let Listen::Mark { mark, marking: Some(marking) } = &service.listen else { continue };
+        let Some(vip) = document.vip(&service.vip) else { continue };
+        for ipv6 in [false, true] {
+            let addresses: BTreeSet<IpAddr> =
+                vip.served().filter(|address| address.is_ipv6() == ipv6).collect();
+            if !addresses.is_empty() {
+                let ports = joined(&marking.ports);
+                marks.insert(MarkRule {
+                    mark: *mark,
+                    addresses,
+                    protocol: marking.protocol,
+                    ports,
+                });
+            }
+        }
+    }
+    marks
+}
+
+/// The same ports in as few ranges as possible: nftables joins what touches, and is to be found as it was written.
+fn joined(ports: &[PortRange]) -> BTreeSet<PortRange> {
+    let sorted: BTreeSet<PortRange> = ports.iter().copied().collect();
+    let mut joined: Vec<PortRange> = Vec::new();
+    for range in sorted {
+        match joined.last_mut() {
+            Some(last) if last.last.checked_add(1) == Some(range.first) => last.last = range.last,
+            Some(_) | None => joined.push(range),
+        }
+    }
+    joined.into_iter().collect()
 }

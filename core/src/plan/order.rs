@@ -3,8 +3,8 @@
 //! 1. Sysctls up: a VIP on `lo` without them answers ARP for the whole segment. Then tunnels' ends and ways back: a real server that gets
 //!    packets must be able to take and to answer them.
 //! 2. The table: services added and changed, real servers added and changed, real servers drained and removed, services removed; each for
-//!    the whole table at once, because the operations of one kind do not depend on one another and can be on their way together. Before the
-//!    addresses, because a machine that forwards for a VIP that is also on its `lo` sends packets round in circles.
+//!    the whole table at once, because the operations of one kind do not depend on one another and can be on their way together. In the middle
+//!    the marks: a packet with a mark that no service takes is refused by the machine itself. Before the addresses, because a machine that forwards for a VIP that is also on its `lo` sends packets round in circles.
 //! 3. The synchronisation daemon: the one of the other role is stopped before one is started, because the kernel refuses it while a table
 //!    has real servers of another family than their service, and because never both run.
 //! 4. Addresses added, then addresses removed.
@@ -15,18 +15,26 @@ use std::collections::BTreeMap;
 use super::address::{HostDiff, LOOPBACK, guards_arp};
 use super::globals::GlobalsDiff;
 use super::ipvs::TableDiff;
+use super::marks::MarksDiff;
 use super::path::{PathAction, PathDiff};
 use super::{Action, Op, Owned, Plan, ServiceKey};
 
 /// Puts the operations of all parts into one order.
 #[must_use]
-pub fn assemble(table: TableDiff, host: HostDiff, globals: GlobalsDiff, paths: PathDiff) -> Plan {
+pub fn assemble(
+    table: TableDiff,
+    host: HostDiff,
+    globals: GlobalsDiff,
+    paths: PathDiff,
+    marks: MarksDiff,
+) -> Plan {
     let stages = [
         host.raises,
         paths.prepare,
         globals.timeouts,
         table.services,
         table.additions,
+        marks.ops,
         table.reductions,
         table.removals,
         globals.stops,
@@ -45,6 +53,7 @@ pub fn assemble(table: TableDiff, host: HostDiff, globals: GlobalsDiff, paths: P
             timeouts: globals.record_timeouts,
             daemons: globals.record_daemons,
             paths: paths.record,
+            marks: marks.record,
         },
         settled: Owned {
             services: table.settled,
@@ -53,8 +62,9 @@ pub fn assemble(table: TableDiff, host: HostDiff, globals: GlobalsDiff, paths: P
             timeouts: globals.settled_timeouts,
             daemons: globals.settled_daemons,
             paths: paths.settled,
+            marks: marks.settled,
         },
-        withheld: [host.withheld, globals.withheld, paths.withheld].concat(),
+        withheld: [host.withheld, globals.withheld, paths.withheld, marks.withheld].concat(),
         foreign: table.foreign,
     }
 }
@@ -74,6 +84,7 @@ enum Stage {
     StartDaemons,
     Services,
     Additions,
+    Marks,
     Reductions,
     Removals,
     AddAddresses,
@@ -97,6 +108,7 @@ const fn stage(action: &Action) -> Stage {
         Action::AddDestination(..) | Action::SetDestination(..) => Stage::Additions,
         Action::RemoveDestination(..) => Stage::Reductions,
         Action::RemoveService(_) => Stage::Removals,
+        Action::SetMarks(_) | Action::ClearMarks => Stage::Marks,
         Action::AddAddress { .. } => Stage::AddAddresses,
         Action::RemoveAddress { .. } => Stage::RemoveAddresses,
         Action::Path(action) => match action {
@@ -152,7 +164,9 @@ fn service_of(action: &Action) -> Option<&ServiceKey> {
         | Action::SetTimeout { .. }
         | Action::StartDaemon(_)
         | Action::StopDaemon(_)
-        | Action::Path(_) => None,
+        | Action::Path(_)
+        | Action::SetMarks(_)
+        | Action::ClearMarks => None,
     }
 }
 
@@ -203,7 +217,9 @@ pub fn blocks(failed: &Action, next: &Action) -> bool {
         | Action::AddAddress { .. }
         | Action::SetTimeout { .. }
         | Action::StartDaemon(_)
-        | Action::Path(_) => false,
+        | Action::Path(_)
+        | Action::SetMarks(_)
+        | Action::ClearMarks => false,
         // Both never run.
         Action::StopDaemon(_) => matches!(next, Action::StartDaemon(_)),
     }
@@ -225,7 +241,9 @@ fn is_about_link(action: &Action, link: &str) -> bool {
         | Action::SetTimeout { .. }
         | Action::StartDaemon(_)
         | Action::StopDaemon(_)
-        | Action::Path(_) => false,
+        | Action::Path(_)
+        | Action::SetMarks(_)
+        | Action::ClearMarks => false,
     }
 }
 
@@ -243,7 +261,9 @@ fn destination_of(action: &Action) -> Option<&ServiceKey> {
         | Action::SetTimeout { .. }
         | Action::StartDaemon(_)
         | Action::StopDaemon(_)
-        | Action::Path(_) => None,
+        | Action::Path(_)
+        | Action::SetMarks(_)
+        | Action::ClearMarks => None,
     }
 }
 
@@ -262,6 +282,8 @@ fn takes_away(action: &Action) -> bool {
         | Action::SetTimeout { .. }
         | Action::StartDaemon(_)
         | Action::StopDaemon(_)
-        | Action::Path(_) => false,
+        | Action::Path(_)
+        | Action::SetMarks(_)
+        | Action::ClearMarks => false,
     }
 }

@@ -94,6 +94,10 @@ pub(super) fn perform(kernel: &mut Observed, action: &Action) -> Result<(), &'st
             }
         }
         Action::Path(action) => path::tests::perform(kernel, action)?,
+        Action::SetMarks(rules) => {
+            kernel.marks = marks::Seen::Present { rules: Some(rules.clone()) };
+        }
+        Action::ClearMarks => kernel.marks = marks::Seen::Absent,
     }
     Ok(())
 }
@@ -185,13 +189,13 @@ fn observed() -> impl Strategy<Value = Observed> {
         }),
         1 => btree_map(sysctl(), 0i64..4, 0..2),
     ];
-    (tables, addresses(), sysctls, globals(), 0i64..2).prop_map(
-        |(table, addresses, mut sysctls, globals, sloppy)| {
+    (tables, addresses(), sysctls, globals(), 0i64..2, marks::tests::seen()).prop_map(
+        |(table, addresses, mut sysctls, globals, sloppy, marks)| {
             let globals = table.as_ref().map(|_| globals);
             if table.is_some() {
                 sysctls.insert(Sysctl(SLOPPY.into()), sloppy);
             }
-            Observed { table, addresses, sysctls, globals, ..Observed::default() }
+            Observed { table, addresses, sysctls, globals, marks, ..Observed::default() }
         },
     )
 }
@@ -226,14 +230,14 @@ fn timeout() -> impl Strategy<Value = Timeout> {
 
 fn director() -> impl Strategy<Value = DirectorSide> {
     let timeouts = btree_map(timeout(), 1u32..4, 0..3);
-    (timeouts, option::of(daemon()), option::of(0i64..2)).prop_map(|(timeouts, daemon, sloppy)| {
-        DirectorSide {
-            globals: WantedGlobals { timeouts, daemon },
-            sysctls: sloppy
-                .map(|value| (Sysctl(SLOPPY.into()), Want::Exactly(value)))
-                .into_iter()
-                .collect(),
-        }
+    let parts = (timeouts, option::of(daemon()), option::of(0i64..2), marks::tests::marks());
+    parts.prop_map(|(timeouts, daemon, sloppy, marks)| DirectorSide {
+        marks,
+        globals: WantedGlobals { timeouts, daemon },
+        sysctls: sloppy
+            .map(|value| (Sysctl(SLOPPY.into()), Want::Exactly(value)))
+            .into_iter()
+            .collect(),
     })
 }
 
@@ -255,8 +259,10 @@ fn owned() -> impl Strategy<Value = Owned> {
         btree_map(sysctl(), raised.clone(), 0..3),
         btree_map(timeout(), raised, 0..3),
         option::of(daemon()),
+        any::<bool>(),
     )
-        .prop_map(|(services, addresses, sysctls, timeouts, daemon)| Owned {
+        .prop_map(|(services, addresses, sysctls, timeouts, daemon, marks)| Owned {
+            marks,
             services,
             addresses,
             sysctls,
@@ -303,6 +309,7 @@ fn in_record(action: &Action, record: &Owned) -> bool {
         Action::StartDaemon(daemon) => record.daemons.contains(daemon),
         Action::StopDaemon(role) => record.daemons.iter().any(|daemon| daemon.role == *role),
         Action::Path(action) => path::tests::in_record(action, &record.paths),
+        Action::SetMarks(_) | Action::ClearMarks => record.marks,
     }
 }
 
@@ -376,6 +383,13 @@ proptest! {
             let was = before.sysctls[name];
             prop_assert!(*value == was || *value == kept || Some(*value) == back);
             prop_assert!(*value >= was || kept == i64::MIN, "{name} was lowered while it is needed");
+        }
+
+        let wanted = &plan.director.marks;
+        if !wanted.is_empty() && (owned.marks || before.marks == marks::Seen::Absent) {
+            prop_assert_eq!(&kernel.marks, &marks::Seen::Present { rules: Some(wanted.clone()) });
+        } else if !owned.marks {
+            prop_assert_eq!(&kernel.marks, &before.marks, "another's table");
         }
 
         for record in [&found.settled, &found.record] {

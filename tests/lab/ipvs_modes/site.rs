@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use lvsmesh_core::command::{Apply, Candidate, Command, Outcome, Readiness};
 use lvsmesh_core::model::{
-    Attach, Checksum, Coexist, Document, Encapsulation, Fleet, Forwarding, NodeId, Pool,
-    PoolSource, Protocol, RealServer, Role, Scheduler, Service, Vip, Vrrp, VrrpVersion,
+    Attach, Checksum, Coexist, Document, Encapsulation, Fleet, Forwarding, Listen, Marking, NodeId,
+    Pool, PoolSource, PortRange, Protocol, RealServer, Role, Scheduler, Service, Vip, Vrrp,
+    VrrpVersion,
 };
 use lvsmesh_core::placement::{NodePlan, place};
 use lvsmesh_core::plan::address::real_server_fault;
@@ -83,6 +84,8 @@ pub(super) struct Site {
     pub(super) lab: Lab,
     pub(super) state: State,
     way: Way,
+    /// Ports that the director marks; none: the service is at a port and has no mark.
+    marked: Vec<PortRange>,
     /// Numbers in the lab of the real servers, in the pool's order.
     real_servers: [usize; 2],
     owned: BTreeMap<usize, Owned>,
@@ -119,7 +122,7 @@ impl Site {
         };
         let state = State::init("modes", candidate(1, roles[0]));
         let owned = BTreeMap::new();
-        let mut site = Self { lab, state, way, real_servers, owned, index: 0 };
+        let mut site = Self { lab, state, way, marked: vec![], real_servers, owned, index: 0 };
         site.run(Command::Admit(candidate(2, roles[1])));
         site.run(Command::Admit(candidate(3, roles[2])));
         for number in [1, 2, 3] {
@@ -132,6 +135,11 @@ impl Site {
             serve(node, TRANSLATED);
         }
         site
+    }
+
+    /// Makes the service one of a firewall mark that the director gives to packets for the ports on which real servers listen.
+    pub(super) fn mark(&mut self) {
+        self.marked = [PORT, TRANSLATED].map(|port| PortRange { first: port, last: port }).into();
     }
 
     fn run(&mut self, command: Command) {
@@ -210,7 +218,8 @@ impl Site {
         let last = [9, 1, 11, 12];
         let real_servers = self.real_servers.iter().zip(weights).map(|(&number, weight)| {
             let address = if way.real_ipv6 { v6(last[number]) } else { v4(last[number]) };
-            RealServer::new(address, way.real_port(), weight)
+            let port = if self.marked.is_empty() { way.real_port() } else { 0 };
+            RealServer::new(address, port, weight)
         });
         let pool = Pool {
             name: "web".into(),
@@ -218,7 +227,15 @@ impl Site {
             check: None,
             min_healthy: 0,
         };
+        let listen = match self.marked.as_slice() {
+            [] => Listen::Port { protocol: Protocol::Tcp, port: PORT },
+            ports => {
+                let marking = Marking { protocol: Protocol::Tcp, ports: ports.to_vec() };
+                Listen::Mark { mark: 7, marking: Some(marking) }
+            }
+        };
         let service = Service {
+            listen,
             scheduler,
             forwarding: way.forwarding(),
             gateway: (way.forwarding() == Forwarding::Nat).then(|| "inside".into()),
@@ -327,6 +344,7 @@ impl Site {
             sysctls: sysctls.iter().map(|name| Sysctl((*name).into())).collect(),
             paths: true,
             gue: true,
+            marks: true,
             ..Scope::default()
         };
         let observe = |number| {
@@ -343,12 +361,17 @@ impl Site {
 
     /// Connects to the service again and again; returns which real servers answered, by their place in the pool.
     pub(super) fn answers(&self, count: usize, open: bool) -> io::Result<Vec<usize>> {
-        let to = SocketAddr::new(self.way.vip(), PORT);
+        self.answers_at(&vec![PORT; count], open)
+    }
+
+    /// The same, of one port after another.
+    pub(super) fn answers_at(&self, ports: &[u16], open: bool) -> io::Result<Vec<usize>> {
+        let vip = self.way.vip();
         let names = self.client(move || {
             let mut kept = Vec::new();
             let mut names = Vec::new();
-            for _ in 0..count {
-                let (name, connection) = ask(to)?;
+            for port in ports {
+                let (name, connection) = ask(SocketAddr::new(vip, *port))?;
                 names.push(name);
                 if open {
                     kept.push(connection);

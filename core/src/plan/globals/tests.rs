@@ -47,7 +47,9 @@ fn perform(observed: &Globals, diff: &GlobalsDiff) -> (Globals, Owned) {
             | Action::AddAddress { .. }
             | Action::RemoveAddress { .. }
             | Action::SetSysctl { .. }
-            | Action::Path(_) => panic!("{action}"),
+            | Action::Path(_)
+            | Action::SetMarks(_)
+            | Action::ClearMarks => panic!("{action}"),
         }
     }
     let owned = Owned {
