@@ -184,6 +184,9 @@ pub struct RaftStatus {
     pub leading: bool,
     /// Whether this node leads and has committed an entry of its own term.
     pub settled: bool,
+    /// Whether this node leads and a majority of the voters has been heard from lately, itself included: a leader without one commits nothing,
+    /// and Raft has no timer here that would depose it.
+    pub backed: bool,
     /// Voters of the applied configuration.
     pub voters: BTreeSet<NodeId>,
     /// Learners of the applied configuration.

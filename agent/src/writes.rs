@@ -154,8 +154,8 @@ impl Writes {
         Self { raft, links, pace }
     }
 
-    /// Runs `local` if this node leads, else `remote` at the node that does, and tries again while there is none, or the one we know of cannot
-    /// be reached or no longer leads.
+    /// Runs `local` if this node leads a majority, else `remote` at the node that leads, and tries again while there is none, or the one we know
+    /// of cannot be reached or no longer leads.
     ///
     /// # Errors
     ///
@@ -175,11 +175,14 @@ impl Writes {
         let until = errand.deadline.min(started + self.pace.leader);
         let mut view = self.raft.status.clone();
         loop {
-            let (leader, leading) = {
+            let (leader, leading, backed) = {
                 let view = view.borrow_and_update();
-                (view.leader, view.leading)
+                (view.leader, view.leading, view.backed)
             };
-            let answer = if leading {
+            let answer = if leading && !backed {
+                // Nothing is proposed that nobody would confirm: then it is certain that nothing happened.
+                Err(CallError::NotLeader)
+            } else if leading {
                 let answer = tokio::time::timeout_at(errand.deadline, local()).await;
                 match answer.unwrap_or_else(|_| Err(self.unanswered(TIMED_OUT))) {
                     Err(CallError::Unconfirmed { quorum: true }) if errand.repeatable => {
@@ -232,7 +235,8 @@ impl Writes {
             }
             ProposeError::Lost => CallError::Unconfirmed { quorum: true },
             ProposeError::TimedOut { .. } => {
-                CallError::Unconfirmed { quorum: self.raft.status.borrow().settled }
+                let status = self.raft.status.borrow();
+                CallError::Unconfirmed { quorum: status.settled && status.backed }
             }
             ProposeError::Stopped => CallError::Stopping,
         }
