@@ -20,6 +20,7 @@ pub mod transport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -232,6 +233,7 @@ pub struct RaftHandle {
     /// Whether this node may have voted, or have led, before it was started: it may then have made promises that it does not remember.
     pub voted_before: bool,
     inbox: Inbox,
+    heard: Arc<AtomicU64>,
 }
 
 impl RaftHandle {
@@ -293,6 +295,17 @@ impl RaftHandle {
     /// priority than its own, unless the candidate was told to campaign by the leader before it.
     pub fn set_priority(&self, priority: i64) {
         self.inbox.put(Order::Priority(priority));
+    }
+
+    /// How often the leader of the present term was heard from since the start. Two equal answers, some time apart: nobody leads this node.
+    #[must_use]
+    pub fn leader_heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Takes no part any more: this node is none of the fleet's. It steps down, and neither campaigns nor votes nor acknowledges from now on.
+    pub fn retire(&self) {
+        self.inbox.put(Order::Retire);
     }
 
     /// Messages to this node are being lost.

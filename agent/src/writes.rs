@@ -16,6 +16,7 @@ use tonic::{Code, ConnectError, Request, Status};
 
 use crate::api::authority::Caller;
 use crate::api::status::{self, CallError};
+use crate::belonging::Belonging;
 use crate::links::Links;
 use crate::raft::{ProposeError, RaftHandle};
 use crate::telemetry::propagate;
@@ -59,6 +60,7 @@ pub struct Writes {
     raft: RaftHandle,
     links: Links,
     pace: Pace,
+    belonging: Belonging,
 }
 
 /// What must be known about a call before it can be made at the leader.
@@ -150,8 +152,8 @@ fn timeout(text: &str) -> Option<Duration> {
 impl Writes {
     /// Writes go to this node's Raft, or over these links.
     #[must_use]
-    pub fn new(raft: RaftHandle, links: Links, pace: Pace) -> Self {
-        Self { raft, links, pace }
+    pub fn new(raft: RaftHandle, links: Links, pace: Pace, belonging: Belonging) -> Self {
+        Self { raft, links, pace, belonging }
     }
 
     /// Runs `local` if this node leads a majority, else `remote` at the node that leads, and tries again while there is none, or the one we know
@@ -159,7 +161,7 @@ impl Writes {
     ///
     /// # Errors
     ///
-    /// [`CallError::NoQuorum`] if no leader was found in time; [`CallError::NotLeader`] if the call was passed on to us by mistake;
+    /// [`CallError::NoMember`] if this machine is no node of the fleet; [`CallError::NoQuorum`] if no leader was found in time; [`CallError::NotLeader`] if the call was passed on to us by mistake;
     /// [`CallError::Unconfirmed`] if the connection broke after the leader may have begun; else what `local` or `remote` says.
     pub async fn at_leader<T, L, R>(
         &self,
@@ -175,6 +177,9 @@ impl Writes {
         let until = errand.deadline.min(started + self.pace.leader);
         let mut view = self.raft.status.clone();
         loop {
+            if let Some(outcast) = self.belonging.outcast() {
+                return Err(CallError::NoMember(outcast));
+            }
             let (leader, leading, backed) = {
                 let view = view.borrow_and_update();
                 (view.leader, view.leading, view.backed)

@@ -118,6 +118,42 @@ fn a_holder_without_a_majority_lets_go() {
 }
 
 #[test]
+fn a_node_that_was_removed_while_it_was_down_is_told_and_leaves_its_kernel_as_it_is() {
+    let mut fleet = Fleet::start();
+    fleet.apply(&Document::reference("0s"));
+    let namespace = fleet.lab.node(RS_1.0).namespace.clone();
+    let carries = || link::has_address(&namespace, "lo", VIP);
+    eventually("the realserver's side stands", Duration::from_secs(20), || carries().then_some(()));
+    fleet.kill(RS_1.0);
+    let _removed = fleet.ctl.run(&["node", "remove", RS_1.0, "--yes"]).succeeded();
+    fleet.agent_mut(RS_1.0).start();
+
+    let mut there = fleet.ctl.clone();
+    there.endpoints = vec![format!("{}:7400", RS_1.1)];
+    let run = eventually("its agent says that it is out", Duration::from_secs(30), || {
+        let run = there.run(&["status"]);
+        run.out.contains("no node of the fleet (removed)").then_some(run)
+    });
+    assert!(run.out.contains("was removed from fleet"), "{}{}", run.out, run.err);
+    let list = there.run(&["node", "list"]).succeeded();
+    let line = list.lines().find(|line| line.starts_with(RS_1.0)).unwrap_or_default();
+    assert!(line.contains("removed"), "{list}");
+    pace::throughout("its kernel stays as it is", Duration::from_secs(3), || {
+        (!carries()).then(|| "the VIP has gone from lo".to_owned())
+    });
+    fleet.agent_mut(RS_1.0).end(Signal::SIGTERM);
+    assert!(carries(), "a stopped agent changes nothing");
+    fleet.agent(RS_1.0).succeed(&["leave"]);
+    assert!(!carries(), "leave takes it out");
+    // And in again, under its old name with a new id.
+    fleet.agent(RS_1.0).join(&format!("{}:7400", LVS_1.1));
+    fleet.agent_mut(RS_1.0).start();
+    fleet.until("it is back", Duration::from_secs(40), |status| {
+        status.node(RS_1.0).is_some_and(|node| node.id == 4 && node.raft == "witness")
+    });
+}
+
+#[test]
 fn a_node_is_removed_and_its_agent_cleans_up() {
     let mut fleet = Fleet::start();
     fleet.apply(&Document::vip_alone());

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::authority::Caller;
 use super::context::Context;
-use super::overview::overview;
+use super::overview::{cast_out, overview};
 use super::peer::unexpected;
 use super::status::CallError;
 use super::{ipvs, table};
@@ -242,7 +242,12 @@ impl ControlService {
     async fn overview(&self) -> StatusResponse {
         let answers = self.context.answers().await;
         let raft = self.context.raft.status.borrow().clone();
-        overview(&self.context.applied(), &raft, &answers, &self.context.identity.name)
+        let context = &self.context;
+        let mut status = overview(&context.applied(), &raft, &answers, &context.identity.name);
+        if let Some(outcast) = context.belonging.outcast() {
+            cast_out(&mut status, &context.identity, &outcast);
+        }
+        status
     }
 }
 

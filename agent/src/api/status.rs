@@ -9,6 +9,7 @@ use prost::Message;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+use crate::belonging::Outcast;
 use crate::tls::{Peer, PeerError};
 
 /// Trailer: what to do about it, UTF-8.
@@ -23,6 +24,9 @@ pub const CONFLICT: &str = "lvsmesh-conflict-bin";
 pub const NO_QUORUM: &str = "no-quorum";
 /// The value of [`REASON`] when a call that was passed on reached an agent that does not lead.
 pub const NOT_LEADER: &str = "not-leader";
+
+/// The value of [`REASON`] when the caller, or the agent that was asked, is no node of the fleet any more.
+pub const NO_MEMBER: &str = "no-member";
 
 /// Why a call cannot be answered as asked.
 #[derive(Debug, thiserror::Error)]
@@ -165,6 +169,9 @@ pub enum CallError {
         /// Why not.
         reason: String,
     },
+    /// The caller, or this agent's own machine, is no node of the fleet.
+    #[error("{0}")]
+    NoMember(Outcast),
     /// Another agent's refusal, passed on as it came.
     #[error("{}", .0.message())]
     Remote(Box<Status>),
@@ -187,6 +194,7 @@ impl CallError {
             Self::Unfit { .. }
             | Self::NobodyFit { .. }
             | Self::NoIpvs { .. }
+            | Self::NoMember(_)
             | Self::Rejected(Rejection::LastVoter { .. }) => Code::FailedPrecondition,
             Self::NoQuorum { .. }
             | Self::NotLeader
@@ -240,6 +248,7 @@ impl CallError {
             | Self::Internal { .. }
             | Self::Remote(_) => None,
             Self::NoIpvs { hint, .. } => hint.clone(),
+            Self::NoMember(outcast) => Some(outcast.hint().to_owned()),
         }
     }
 
@@ -247,6 +256,7 @@ impl CallError {
         match self {
             Self::NoQuorum { .. } | Self::Unconfirmed { quorum: false } => Some(NO_QUORUM),
             Self::NotLeader => Some(NOT_LEADER),
+            Self::NoMember(_) => Some(NO_MEMBER),
             Self::NoSuchCall { .. }
             | Self::NoCertificate
             | Self::Nobody(_)

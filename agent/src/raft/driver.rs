@@ -8,6 +8,8 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -72,6 +74,9 @@ struct Driver<S: LogStore, O> {
     waiting: BTreeMap<u64, Waiter>,
     told: Told,
     compaction: Compaction,
+    heard: Arc<AtomicU64>,
+    /// This node is none of the fleet's any more.
+    retired: bool,
 }
 
 /// What the lease thread was told last.
@@ -110,9 +115,12 @@ where
         waiting: BTreeMap::new(),
         told: Told::default(),
         compaction,
+        heard: Arc::default(),
+        retired: false,
     };
     driver.replay(effects)?;
-    let handle = RaftHandle { state: state_seen, status: status_seen, voted_before, inbox };
+    let heard = Arc::clone(&driver.heard);
+    let handle = RaftHandle { state: state_seen, status: status_seen, voted_before, inbox, heard };
     let thread = std::thread::Builder::new()
         .name("raft".to_owned())
         .spawn(move || driver.run())
@@ -178,11 +186,23 @@ impl<S: LogStore, O: Outbound> Driver<S, O> {
             Order::Stop => return false,
             Order::Messages(messages) => {
                 self.outlet.took(messages.len());
+                if self.retired {
+                    return true;
+                }
                 for message in messages {
                     self.node.feed(NodeInput::Message(Box::new(message)), effects);
                 }
                 return true;
             }
+            Order::Retire => {
+                self.retired = true;
+                let status = self.node.view().clone();
+                self.tell_lease(&status);
+                NodeInput::StepDown { term: status.term }
+            }
+            // Nothing that could elect anybody goes through any more.
+            Order::Verdict(Verdict::Pass(ticket)) if self.retired => NodeInput::Drop(ticket),
+            Order::Verdict(Verdict::Campaign) if self.retired => return true,
             Order::Verdict(verdict) => match verdict {
                 Verdict::Pass(ticket) => NodeInput::Pass(ticket),
                 Verdict::Drop(ticket) => NodeInput::Drop(ticket),
@@ -253,6 +273,7 @@ impl<S: LogStore, O: Outbound> Driver<S, O> {
             }
         }
         if heard {
+            self.heard.fetch_add(1, Ordering::Relaxed);
             self.lease.send(Input::LeaderHeard);
         }
         if changed {
@@ -293,9 +314,11 @@ impl<S: LogStore, O: Outbound> Driver<S, O> {
 
     /// Passes on what of the status concerns the lease, where it changed.
     fn tell_lease(&mut self, status: &RaftStatus) {
-        if self.told.voters != status.voters {
-            self.told.voters.clone_from(&status.voters);
-            self.lease.send(Input::Voters(status.voters.clone()));
+        // Who is in no configuration neither holds nor campaigns.
+        let voters = if self.retired { BTreeSet::new() } else { status.voters.clone() };
+        if self.told.voters != voters {
+            self.told.voters.clone_from(&voters);
+            self.lease.send(Input::Voters(voters));
         }
         let view = RaftView { term: status.term, leader: status.leader, settled: status.settled };
         if self.told.view != view {

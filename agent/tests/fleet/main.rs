@@ -6,6 +6,7 @@
 )]
 
 mod agent;
+mod members;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

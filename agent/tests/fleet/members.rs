@@ -1,0 +1,119 @@
+//! Who is a node of the fleet, and who is not any more.
+
+use lvsmesh_proto::v1::{GetRequest, RemoveNodeRequest, StatusResponse};
+use tonic::Code;
+
+use crate::agent::{Agent, Fleet};
+use crate::{apply, reason, revisions};
+
+fn raft<'a>(status: &'a StatusResponse, name: &str) -> Option<&'a str> {
+    status.nodes.iter().find(|node| node.name == name).map(|node| node.raft.as_str())
+}
+
+fn all_vote(status: &StatusResponse, count: usize) -> bool {
+    status.quorum
+        && status.nodes.len() == count
+        && status.nodes.iter().all(|node| node.reachable && node.raft != "learner")
+}
+
+/// The term that the metrics page shows.
+async fn term(agent: &Agent) -> String {
+    let page = agent.metrics().await;
+    let line = page.lines().find(|line| line.starts_with("lvsmesh_raft_term "));
+    line.unwrap_or_else(|| panic!("no term in:\n{page}")).to_owned()
+}
+
+/// Waits until that agent says of itself that it is out, and checks what it still does.
+async fn is_out(agent: &Agent, name: &str, word: &str, why: &str) {
+    let status = agent.until("it says that it is out", |status| raft(status, name) == Some(word));
+    let status = status.await;
+    let first = &status.warnings[0];
+    assert!(first.starts_with(&format!("{name} is no node of the fleet ({word}): ")), "{first}");
+    assert!(first.contains(why) && first.contains("lvs-agent leave"), "{first}");
+    let refused = agent.control().apply(apply(99, None)).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused)),
+        (Code::FailedPrecondition, Some("no-member")),
+        "{refused}"
+    );
+    let refused = agent.control().get(GetRequest { revision: 0 }).await.unwrap_err();
+    assert_eq!(reason(&refused), Some("no-member"), "{refused}");
+    assert!(agent.log().contains("this machine is no node of the fleet"), "{}", agent.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_node_is_told_and_stays_out() {
+    let fleet = Fleet::new("removed").await;
+    let one = fleet.first("n1", &["director"]).await;
+    let mut two = fleet.joined("n2", &["director"], &one).await;
+    let mut three = fleet.joined("n3", &["realserver"], &one).await;
+    one.until("three voters", |status| all_vote(status, 3)).await;
+    one.control().apply(apply(1, None)).await.unwrap();
+    three.until("revision 1 everywhere", |status| revisions(status) == [1, 1, 1]).await;
+
+    // While it is down: nobody can tell it, so it must ask.
+    three.kill();
+    one.control().remove_node(RemoveNodeRequest { name: "n3".into() }).await.unwrap();
+    three.run().await;
+    is_out(&three, "n3", "removed", "node 3 was removed from fleet `web`, says node `n").await;
+
+    // While it runs.
+    one.control().remove_node(RemoveNodeRequest { name: "n2".into() }).await.unwrap();
+    is_out(&two, "n2", "removed", "node 2 was removed from fleet `web`").await;
+
+    // Started again, both ask again and are told the same; the fleet hears nothing of them.
+    let before = term(&one).await;
+    two.kill();
+    two.run().await;
+    is_out(&two, "n2", "removed", "node 2 was removed from fleet `web`").await;
+    one.control().apply(apply(2, None)).await.unwrap();
+    let status = one.until("n1 alone", |status| revisions(status) == [2]).await;
+    assert_eq!((status.leader.as_str(), status.warnings.as_slice()), ("n1", [].as_slice()));
+    assert_eq!(term(&one).await, before, "nobody campaigned");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_nodes_disk_is_refused_by_name_and_the_original_goes_on() {
+    let fleet = Fleet::new("copy").await;
+    let one = fleet.first("n1", &["director"]).await;
+    let mut two = fleet.joined("n2", &["director"], &one).await;
+    let three = fleet.joined("n3", &["realserver"], &one).await;
+    one.until("three voters", |status| all_vote(status, 3)).await;
+    two.stop().await;
+    let mut copy = fleet.copied("n2", &["director"], &two);
+    two.run().await;
+    one.until("n2 is back", |status| all_vote(status, 3)).await;
+    let before = term(&one).await;
+
+    copy.run().await;
+    is_out(&copy, "n2", "copy", "node 2 runs at ").await;
+    for agent in [&one, &two, &three] {
+        let status = agent.until("all vote", |status| all_vote(status, 3)).await;
+        assert_eq!(raft(&status, "n2"), Some("voter"), "{status:?}");
+    }
+    one.control().apply(apply(1, None)).await.unwrap();
+    two.until("revision 1 everywhere", |status| revisions(status) == [1, 1, 1]).await;
+    assert_eq!(term(&one).await, before, "nobody campaigned");
+    // The fleet says that there is such a machine, and where it is not.
+    one.until("a warning", |status| {
+        let line = "a machine with a copy of the disk of node n2 is refused";
+        status.warnings.iter().any(|warning| warning.contains(line))
+    })
+    .await;
+}
+
+/// Nobody else could object: the copy must find out before it elects itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_fleet_of_one_finds_the_original_before_it_elects_itself() {
+    let fleet = Fleet::new("copy-of-one").await;
+    let mut one = fleet.first("n1", &["director"]).await;
+    one.until("a leader", |status| status.quorum).await;
+    one.stop().await;
+    let mut copy = fleet.copied("n1", &["director"], &one);
+    one.run().await;
+    one.until("a leader", |status| status.quorum).await;
+    copy.run().await;
+    is_out(&copy, "n1", "copy", "node 1 runs at ").await;
+    assert!(!copy.log().contains("the lease is won"), "{}", copy.log());
+    one.control().apply(apply(1, None)).await.unwrap();
+}
