@@ -95,6 +95,63 @@ fn without_a_majority_no_node_holds_and_what_was_set_up_stays() {
 }
 
 #[test]
+fn the_desired_state_is_saved_looked_into_and_restored() {
+    let mut fleet = Fleet::start();
+    fleet.apply(&Document::vip_alone());
+    let first = same_revision(&fleet, 1);
+    let file = fleet.ctl.directory.join("fleet.snapshot");
+    let file = file.to_string_lossy().into_owned();
+    // Through an agent that does not lead.
+    let mut there = fleet.ctl.clone();
+    there.endpoints = vec![format!("{}:7400", RS_1.1)];
+    let saved = there.run(&["snapshot", "save", &file]).succeeded();
+    assert!(saved.starts_with(&format!("revision {first} saved to ")), "{saved}");
+    let shown = there.run(&["snapshot", "inspect", &file]).succeeded();
+    for part in ["fleet     lab", "epoch     0", "1 VIP groups", LVS_1.0, LVS_2.0, RS_1.0] {
+        assert!(shown.contains(part), "{part} is not in\n{shown}");
+    }
+
+    let mut changed = Document::vip_alone();
+    changed.advert_interval = "2s";
+    fleet.apply(&changed);
+    let pending = there.run(&["snapshot", "restore", &file, "--dry-run"]);
+    assert_eq!(pending.code, 3, "{}{}", pending.out, pending.err);
+    assert!(pending.out.contains("advert_interval"), "{}", pending.out);
+    let unasked = there.run(&["snapshot", "restore", &file]);
+    assert_eq!(unasked.code, 2, "nobody can answer the question: {}", unasked.err);
+    assert!(unasked.err.contains("--yes"), "{}", unasked.err);
+    let restored = there.run(&["snapshot", "restore", &file, "--yes"]).succeeded();
+    assert!(restored.starts_with(&format!("revision {}: 1 change", first + 2)), "{restored}");
+    let again = there.run(&["snapshot", "restore", &file, "--yes"]).succeeded();
+    assert!(again.contains("nothing changed"), "{again}");
+    let history = there.run(&["history", "-n", "1"]).succeeded();
+    assert!(
+        history.contains(&format!("restored revision {first} from a snapshot of")),
+        "{history}"
+    );
+
+    // One byte.
+    let mut bytes = std::fs::read(&file).unwrap_or_default();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    assert!(std::fs::write(&file, &bytes).is_ok());
+    let refused = there.run(&["snapshot", "restore", &file, "--yes"]);
+    assert_eq!(refused.code, 1, "{}", refused.out);
+    assert!(refused.err.contains("its checksum is wrong"), "{}", refused.err);
+
+    fleet.kill(LVS_1.0);
+    fleet.kill(LVS_2.0);
+    let refused = there.run(&["snapshot", "save", &file]);
+    assert_eq!(refused.code, 6, "{}{}", refused.out, refused.err);
+    let stale = there.run(&["snapshot", "save", &file, "--stale"]);
+    assert_eq!(stale.code, 0, "{}", stale.err);
+    assert!(stale.err.contains("a newer revision may exist"), "{}", stale.err);
+    let shown = there.run(&["snapshot", "inspect", &file]).succeeded();
+    assert!(shown.contains(&format!("revision  {} (", first + 2)), "{shown}");
+    assert!(shown.contains("was not asked"), "{shown}");
+}
+
+#[test]
 fn a_holder_without_a_majority_lets_go() {
     let mut fleet = Fleet::start();
     fleet.apply(&Document::vip_alone());
@@ -124,6 +181,10 @@ fn a_node_that_was_removed_while_it_was_down_is_told_and_leaves_its_kernel_as_it
     let namespace = fleet.lab.node(RS_1.0).namespace.clone();
     let carries = || link::has_address(&namespace, "lo", VIP);
     eventually("the realserver's side stands", Duration::from_secs(20), || carries().then_some(()));
+    // What it has applied is on its disk within a tenth of a second; nobody will tell it again.
+    pace::throughout("the realserver's side stands", Duration::from_secs(1), || {
+        (!carries()).then(|| "the VIP has gone from lo".to_owned())
+    });
     fleet.kill(RS_1.0);
     let _removed = fleet.ctl.run(&["node", "remove", RS_1.0, "--yes"]).succeeded();
     fleet.agent_mut(RS_1.0).start();

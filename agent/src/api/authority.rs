@@ -40,7 +40,7 @@ pub struct Rpc {
 
 /// Every RPC there is. One that is not here is refused.
 #[rustfmt::skip]
-pub const RPCS: [Rpc; 18] = [
+pub const RPCS: [Rpc; 19] = [
     Rpc { path: "/lvsmesh.v1.Control/Apply",           access: Access::Fleet, span: Some("api.apply") },
     Rpc { path: "/lvsmesh.v1.Control/Get",             access: Access::Fleet, span: Some("api.get") },
     Rpc { path: "/lvsmesh.v1.Control/Status",          access: Access::Fleet, span: Some("api.status") },
@@ -53,6 +53,7 @@ pub const RPCS: [Rpc; 18] = [
     Rpc { path: "/lvsmesh.v1.Control/GetIpvsConfig",   access: Access::Fleet, span: Some("api.get_ipvs_config") },
     Rpc { path: "/lvsmesh.v1.Control/ZeroIpvs",        access: Access::Fleet, span: Some("api.zero_ipvs") },
     Rpc { path: "/lvsmesh.v1.Control/RestoreIpvs",     access: Access::Fleet, span: Some("api.restore_ipvs") },
+    Rpc { path: "/lvsmesh.v1.Control/SaveSnapshot",    access: Access::Fleet, span: Some("api.save_snapshot") },
     Rpc { path: "/lvsmesh.v1.Control/Version",         access: Access::Fleet, span: None },
     Rpc { path: "/lvsmesh.internal.v1.Peer/Raft",      access: Access::Node,  span: None },
     Rpc { path: "/lvsmesh.internal.v1.Peer/Join",      access: Access::Node,  span: Some("api.join") },

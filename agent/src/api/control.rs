@@ -20,7 +20,7 @@ use super::context::Context;
 use super::overview::{cast_out, overview};
 use super::peer::unexpected;
 use super::status::CallError;
-use super::{ipvs, table};
+use super::{backup, ipvs, table};
 use crate::handover;
 use crate::writes::Errand;
 
@@ -500,6 +500,17 @@ impl Control for ControlService {
             },
         );
         Ok(Response::new(answer.await?))
+    }
+
+    type SaveSnapshotStream = backup::Pieces;
+
+    async fn save_snapshot(
+        &self,
+        request: Request<v1::SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        let errand = Self::errand(&request, true);
+        let pieces = backup::save(&self.context, &errand, request.get_ref().stale).await?;
+        Ok(Response::new(Box::pin(pieces.take_until(self.context.stopping()))))
     }
 
     async fn version(
