@@ -4,7 +4,7 @@
 //! votes, casts none and takes no writes. Its kernel stays as it is (fail static) until `lvs-agent leave`.
 //!
 //! A node that was removed while it could not be reached hears of it from nobody: the leader no longer speaks to it. So a node that hears no leader
-//! asks. What it is told cannot become wrong later: ids are never used again, and a fleet's epoch only grows.
+//! asks, and so does one to which a peer closes its streams. What it is told cannot become wrong later: ids are never used again, and a fleet's epoch only grows.
 
 use std::fmt;
 use std::net::{SocketAddr, UdpSocket};
@@ -151,16 +151,20 @@ pub async fn run(context: Context, mut shutdown: watch::Receiver<bool>) {
     let mut interval = tokio::time::interval(ASK_EVERY);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while context.belonging.outcast().is_none() {
+        let mut doubted = false;
         tokio::select! {
             biased;
             _ = shutdown.wait_for(|stop| *stop) => return,
+            // Not more often than streams are opened again, which has pauses.
+            () = context.raft.doubted() => doubted = true,
             _ = interval.tick() => {}
         }
         let now = context.raft.leader_heard();
-        let silent = heard.replace(now).is_none_or(|before| before == now);
+        // Between two ticks nothing is known about silence.
+        let silent = !doubted && heard.replace(now).is_none_or(|before| before == now);
         if let Some(outcast) = by_own_log(&context) {
             context.belonging.cast_out(&outcast);
-        } else if silent && !leads(&context) {
+        } else if doubted || (silent && !leads(&context)) {
             tokio::select! {
                 biased;
                 _ = shutdown.wait_for(|stop| *stop) => return,

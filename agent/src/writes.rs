@@ -182,6 +182,9 @@ impl Writes {
             }
             let (leader, leading, backed) = {
                 let view = view.borrow_and_update();
+                if let Some(fault) = &view.fault {
+                    return Err(CallError::NoLog { fault: fault.clone() });
+                }
                 (view.leader, view.leading, view.backed)
             };
             let answer = if leading && !backed {
@@ -243,6 +246,8 @@ impl Writes {
                 let status = self.raft.status.borrow();
                 CallError::Unconfirmed { quorum: status.settled && status.backed }
             }
+            // The next look at the status says why.
+            ProposeError::Disk => CallError::Unconfirmed { quorum: true },
             ProposeError::Stopped => CallError::Stopping,
         }
     }

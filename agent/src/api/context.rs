@@ -88,7 +88,7 @@ impl Context {
             revision: applied.revision(),
             converged: report.converged && report.revision == applied.revision(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            warnings: [report.warnings, self.copies(&applied)].concat(),
+            warnings: [failed_log(&status), report.warnings, self.copies(&applied)].concat(),
             foreign: report.foreign.iter().map(listing).collect(),
             drift_repaired: report.drift_repaired,
             last_drift: report.last_drift,
@@ -108,8 +108,8 @@ impl Context {
                 .collect(),
             raft_term: status.term,
             raft_leader: status.leader.map_or(0, |id| id.0),
-            eligible: report.ineligible.is_none(),
-            ineligible_reason: report.ineligible.unwrap_or_default(),
+            eligible: report.ineligible.is_none() && status.fault.is_none(),
+            ineligible_reason: status.fault.or(report.ineligible).unwrap_or_default(),
             commit: status.commit,
             applied: status.applied,
             incarnation: self.incarnation,
@@ -287,6 +287,16 @@ pub(super) fn node_status(
             .collect(),
         ..v1::NodeStatus::default()
     }
+}
+
+/// That this node takes no part, if so.
+fn failed_log(status: &RaftStatus) -> Vec<String> {
+    let line = |fault: &String| {
+        format!(
+            "its log failed, so that it neither votes nor acknowledges; check the disk and start the agent again: {fault}"
+        )
+    };
+    status.fault.iter().map(line).collect()
 }
 
 /// `tcp 192.0.2.9:25`, as an operator would name a service.

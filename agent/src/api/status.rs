@@ -28,6 +28,9 @@ pub const NOT_LEADER: &str = "not-leader";
 /// The value of [`REASON`] when the caller, or the agent that was asked, is no node of the fleet any more.
 pub const NO_MEMBER: &str = "no-member";
 
+/// The value of [`REASON`] when the log of the agent that was asked has failed, and it takes no part.
+pub const NO_LOG: &str = "no-log";
+
 /// Why a call cannot be answered as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -172,6 +175,12 @@ pub enum CallError {
     /// The caller, or this agent's own machine, is no node of the fleet.
     #[error("{0}")]
     NoMember(Outcast),
+    /// This agent's log failed: it takes no part in the fleet.
+    #[error("this node takes no part in the fleet: {fault}")]
+    NoLog {
+        /// Why.
+        fault: String,
+    },
     /// Another agent's refusal, passed on as it came.
     #[error("{}", .0.message())]
     Remote(Box<Status>),
@@ -200,6 +209,7 @@ impl CallError {
             | Self::NotLeader
             | Self::Unconfirmed { .. }
             | Self::Stopping
+            | Self::NoLog { .. }
             | Self::Unreachable { .. } => Code::Unavailable,
             Self::NotMoved { .. } => Code::DeadlineExceeded,
             Self::Internal { .. } => Code::Internal,
@@ -249,6 +259,9 @@ impl CallError {
             | Self::Remote(_) => None,
             Self::NoIpvs { hint, .. } => hint.clone(),
             Self::NoMember(outcast) => Some(outcast.hint().to_owned()),
+            Self::NoLog { .. } => Some(
+                "ask another agent with --endpoint; check the disk here, then start this agent again".to_owned(),
+            ),
         }
     }
 
@@ -257,6 +270,7 @@ impl CallError {
             Self::NoQuorum { .. } | Self::Unconfirmed { quorum: false } => Some(NO_QUORUM),
             Self::NotLeader => Some(NOT_LEADER),
             Self::NoMember(_) => Some(NO_MEMBER),
+            Self::NoLog { .. } => Some(NO_LOG),
             Self::NoSuchCall { .. }
             | Self::NoCertificate
             | Self::Nobody(_)

@@ -23,8 +23,9 @@ use tokio::sync::{oneshot, watch};
 use super::inbox::{Order, Outlet, inbox};
 use super::machine::Machine;
 use super::node::{Node, NodeEffect, NodeInput, Refusal, TICK_MS};
-use super::storage::{FIRST_TERM, LogStore};
+use super::storage::{FIRST_TERM, LogStore, StoreError};
 use super::{Applied, Outbound, ProposeError, RaftError, RaftHandle, RaftStatus, Verdict};
+use crate::api::status::chain;
 use crate::lease::LeaseInputs;
 
 const TICK: Duration = Duration::from_millis(TICK_MS);
@@ -120,7 +121,14 @@ where
     };
     driver.replay(effects)?;
     let heard = Arc::clone(&driver.heard);
-    let handle = RaftHandle { state: state_seen, status: status_seen, voted_before, inbox, heard };
+    let handle = RaftHandle {
+        state: state_seen,
+        status: status_seen,
+        voted_before,
+        inbox,
+        heard,
+        doubted: Arc::default(),
+    };
     let thread = std::thread::Builder::new()
         .name("raft".to_owned())
         .spawn(move || driver.run())
@@ -136,7 +144,11 @@ fn may_have_voted<S: LogStore>(store: &S) -> Result<bool, RaftError> {
 
 impl<S: LogStore, O: Outbound> Driver<S, O> {
     fn run(mut self) -> Result<(), RaftError> {
-        let result = self.rounds();
+        let mut result = self.rounds();
+        if let Err(RaftError::Store(error)) = result {
+            self.mute(&error);
+            result = Err(error.into());
+        }
         match &result {
             Ok(()) => tracing::debug!("raft thread ends"),
             // Whoever joins the thread reports it with its hint; this is for the moment at which it happened.
@@ -144,6 +156,48 @@ impl<S: LogStore, O: Outbound> Driver<S, O> {
         }
         let closed = self.node.close();
         result.and(closed.map_err(RaftError::from))
+    }
+
+    /// After the log has failed: nothing is voted, acknowledged or proposed any more, because nothing of it could be kept. What was applied stays
+    /// published, so that the kernel is kept as it should be; a lease is given up, so that another may have it. Ends when asked to.
+    fn mute(&mut self, error: &StoreError) {
+        let fault = chain(error);
+        tracing::error!(
+            error = fault,
+            hint = error.hint(),
+            "the log failed: this node neither votes nor acknowledges until its agent is started again; its kernel is kept up"
+        );
+        self.lease.send(Input::Abdicate { successor: None });
+        let view = self.node.view();
+        let silent = RaftStatus {
+            leader: None,
+            leading: false,
+            settled: false,
+            backed: false,
+            fault: Some(fault),
+            matched: BTreeMap::new(),
+            ..view.clone()
+        };
+        self.tell_lease(&silent);
+        self.status.send_replace(silent);
+        for (_, waiter) in std::mem::take(&mut self.waiting) {
+            waiter.answer(Answer::Failed(ProposeError::Disk));
+        }
+        while let Ok(order) = self.outlet.queue.recv() {
+            match order {
+                Order::Stop => return,
+                Order::Messages(messages) => self.outlet.took(messages.len()),
+                // A caller that gave up does not want to know.
+                Order::Propose { reply, .. } => drop(reply.send(Err(ProposeError::Disk))),
+                Order::Change { reply, .. } => drop(reply.send(Err(ProposeError::Disk))),
+                Order::Retire => {
+                    self.retired = true;
+                    let silent = self.status.borrow().clone();
+                    self.tell_lease(&silent);
+                }
+                Order::Verdict(_) | Order::Priority(_) | Order::Unreachable(_) => {}
+            }
+        }
     }
 
     fn rounds(&mut self) -> Result<(), RaftError> {

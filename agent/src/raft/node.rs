@@ -34,7 +34,7 @@ use raft::{RawNode, SnapshotStatus, StateRole};
 
 use self::gate::Gate;
 use self::pending::{Kind, Pending};
-pub(super) use self::replay::unreadable;
+pub(crate) use self::replay::unreadable;
 use super::RaftStatus;
 use super::storage::{Batch, LogStore, StoreError};
 
@@ -766,6 +766,7 @@ impl<S: LogStore> Node<S> {
             learners: nodes(conf.learners),
             commit: raft.raft_log.committed,
             applied: raft.raft_log.applied(),
+            fault: None,
             matched: if leading {
                 prs.iter().map(|(id, progress)| (NodeId(*id), progress.matched)).collect()
             } else {

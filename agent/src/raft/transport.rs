@@ -22,9 +22,11 @@ use raft::eraftpb::Message;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 use tonic::transport::Channel;
 
 use super::{Outbound, RaftHandle, RaftStatus};
+use crate::api::status;
 use crate::tls::Connector;
 
 /// Messages that wait for one peer.
@@ -204,7 +206,7 @@ impl Stream {
                 ended = &mut call => {
                     return Some(match ended {
                         Ok(_) => "closed by the peer".to_owned(),
-                        Err(status) => status.message().to_owned(),
+                        Err(status) => self.refused(&status),
                     });
                 }
                 // Cancel safe: a permit that is not used is given back, and `batch` is awaited alone.
@@ -215,7 +217,7 @@ impl Stream {
                         ended = &mut call => {
                             return Some(match ended {
                                 Ok(_) => "closed by the peer".to_owned(),
-                                Err(status) => status.message().to_owned(),
+                                Err(status) => self.refused(&status),
                             });
                         }
                         // Cancel safe: only the first message is awaited.
@@ -225,6 +227,14 @@ impl Stream {
                 }
             }
         }
+    }
+
+    /// Why the peer ended the stream, in its words.
+    fn refused(&self, status: &Status) -> String {
+        if status::reason(status) == Some(status::NO_MEMBER) {
+            self.raft.doubt();
+        }
+        status.message().to_owned()
     }
 
     fn batch(&self, messages: Vec<Vec<u8>>) -> RaftBatch {
