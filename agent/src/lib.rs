@@ -34,6 +34,7 @@ pub mod links;
 pub mod owned;
 pub mod raft;
 pub mod reconcile;
+pub mod recover;
 pub mod report;
 pub mod roster;
 pub mod standing;

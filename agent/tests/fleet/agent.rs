@@ -104,7 +104,7 @@ impl Fleet {
     }
 
     /// An agent of that name on a machine of its own.
-    fn machine(&self, dir: &str, name: &str, roles: &[&str]) -> Agent {
+    pub(crate) fn machine(&self, dir: &str, name: &str, roles: &[&str]) -> Agent {
         let dir = self.dir.path().join(dir);
         std::fs::create_dir(&dir).unwrap();
         let address = unused_address();
@@ -272,6 +272,14 @@ impl Agent {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::SIGTERM).unwrap();
         let status = timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
         assert!(status.success(), "{status}\n{}", self.log());
+    }
+
+    /// Writes zeroes over the beginning of its log.
+    pub(crate) fn damage_log(&self) {
+        let path = self.dir.join("data/raft.redb");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[..512].fill(0);
+        std::fs::write(&path, bytes).unwrap();
     }
 
     pub(crate) fn empty_disk(&self) {

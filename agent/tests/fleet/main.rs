@@ -6,6 +6,7 @@
 )]
 
 mod agent;
+mod disasters;
 mod members;
 
 use std::collections::BTreeSet;
