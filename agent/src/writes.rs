@@ -43,6 +43,9 @@ pub struct Pace {
     pub leader: Duration,
     /// How long a node may take to say how it is. Everybody who asks for the status waits for the slowest.
     pub answer: Duration,
+    /// Between two changes of who votes: two beats, so that the lease is renewed under the one before the next. Across two changes without a
+    /// renewal between them no lease stands.
+    pub settle: Duration,
 }
 
 impl From<&Timing> for Pace {
@@ -50,6 +53,7 @@ impl From<&Timing> for Pace {
         Self {
             leader: Duration::from_secs(4) + timing.promise * 3,
             answer: Duration::from_secs(1).max(timing.promise * 2),
+            settle: timing.beat * 2,
         }
     }
 }
