@@ -78,8 +78,8 @@ pub enum RecoverError {
         /// What it is.
         actual: String,
     },
-    /// Others answer.
-    #[error("agents of this fleet still answer: {}", .0.iter().map(|(name, at)| format!("{name} ({at})")).collect::<Vec<_>>().join(", "))]
+    /// Other voters answer.
+    #[error("voters of this fleet still answer: {}", .0.iter().map(|(name, at)| format!("{name} ({at})")).collect::<Vec<_>>().join(", "))]
     Alive(Vec<(String, SocketAddr)>),
     /// The state that would be the new fleet's cannot be.
     #[error(transparent)]
@@ -262,7 +262,7 @@ pub fn inspect(config: &Config) -> Result<Findings, RecoverError> {
 ///
 /// # Errors
 ///
-/// If an agent runs here, another node of the fleet still answers, the names are others, or this node has nothing to go on from. Nothing was
+/// If an agent runs here, another voter of the fleet still answers, the names are others, or this node has nothing to go on from. Nothing was
 /// changed then. If the disk fails on the way, run it again.
 pub async fn force_new_fleet(
     config: &Config,
@@ -281,7 +281,7 @@ pub async fn force_new_fleet(
     if state.member(identity.id).is_none() {
         return Err(RecoverError::Removed { id: identity.id });
     }
-    let alive = alive(&state, identity.id).await;
+    let alive = alive(&findings).await;
     if !alive.is_empty() {
         return Err(RecoverError::Alive(alive));
     }
@@ -329,10 +329,11 @@ fn alone(mut state: State, own: NodeId, index: u64) -> Result<State, Inconsisten
     State::from_parts(parts)
 }
 
-/// Other members that accept connections.
-async fn alive(state: &State, own: NodeId) -> Vec<(String, SocketAddr)> {
+/// Other voters that accept connections. Learners go on as they are, and hear of the new epoch when they ask.
+async fn alive(findings: &Findings) -> Vec<(String, SocketAddr)> {
     let mut probes = JoinSet::new();
-    for member in state.members().filter(|member| member.id != own) {
+    let votes = |member: &&Member| findings.voters.contains(&member.id.0);
+    for member in findings.members.iter().filter(votes).filter(|member| member.id != findings.id) {
         let (name, address) = (member.name.clone(), member.grpc);
         probes.spawn(async move {
             let connected = tokio::time::timeout(PROBE, TcpStream::connect(address)).await;

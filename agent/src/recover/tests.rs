@@ -162,7 +162,7 @@ async fn nothing_is_forced_by_mistake() {
     assert_eq!(error.to_string(), "--survivor n1: this is n2");
     let error = refused("web", "n2").await;
     assert!(
-        error.to_string().starts_with("agents of this fleet still answer: n1 (127.0.0.1:"),
+        error.to_string().starts_with("voters of this fleet still answer: n1 (127.0.0.1:"),
         "{error}"
     );
     assert!(error.hint().unwrap().contains("systemctl stop lvs-agent"));

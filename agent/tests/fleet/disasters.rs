@@ -35,7 +35,7 @@ async fn a_survivor_goes_on_alone_and_the_old_epoch_must_rejoin() {
     }
     two.kill();
     let (done, said) = say(&two, &force).await;
-    assert!(!done && said.contains("agents of this fleet still answer: n1 ("), "{said}");
+    assert!(!done && said.contains("voters of this fleet still answer: n1 ("), "{said}");
     one.kill();
     three.kill();
     let (done, said) = say(&two, &["recover", "inspect"]).await;
