@@ -58,9 +58,8 @@ fn main() {
     report("redb: a vote", vote);
     report("append and fdatasync: the floor", append);
 
-    for megabytes in [1, 16] {
-        let times = (0..10).map(|round| {
-            let index = 2 + round;
+    for (first, megabytes) in [(2, 1), (12, 16)] {
+        let times = (first..first + 10).map(|index| {
             store.write(&Batch { applied: Some(index), ..commit_up_to(ROUNDS) }).unwrap();
             let snapshot = snapshot(index, megabytes << 20);
             time(|| store.compact(&snapshot, 500).unwrap())
