@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lvsmesh_core::model::Role;
+use lvsmesh_core::model::{Member, Role};
 use lvsmesh_kernel::ipvs::Ipvs;
 use lvsmesh_kernel::{KernelError, Linux};
 use sd_notify::NotifyState;
@@ -191,6 +191,7 @@ impl Parts {
         if let Some(outcast) = copy.await {
             belonging.cast_out(&outcast);
         }
+        let member = state.member(identity.id).cloned();
         let lease_config = LeaseThreadConfig {
             own: identity.id,
             fleet: identity.fleet.clone(),
@@ -220,13 +221,14 @@ impl Parts {
             report: report_seen,
             links,
             owned: OwnerRecord::below(&config.data_dir),
+            differences: differences(config, member.as_ref()),
             shutdown: stop,
         };
-        tell_differences(config, &context);
         let sources = Sources {
             raft: context.raft.clone(),
             lease: context.lease.clone(),
             report: context.report.clone(),
+            belonging: context.belonging.clone(),
             node: config.name.clone(),
         };
         if let Some(meter) = telemetry.meter() {
@@ -480,13 +482,12 @@ fn make_run_dir(run_dir: &Path) -> Result<(), AppError> {
 }
 
 /// What was changed in `agent.toml` since the node was admitted has no effect until it joins again, and is easy to overlook.
-fn tell_differences(config: &Config, context: &Context) {
-    let state = context.raft.state.borrow().state.clone();
-    if let Some(member) = state.member(context.identity.id) {
-        for difference in bootstrap::differences(config, member) {
-            tracing::warn!(difference, "agent.toml and the fleet disagree");
-        }
+fn differences(config: &Config, member: Option<&Member>) -> Arc<[String]> {
+    let lines = member.map(|member| bootstrap::differences(config, member)).unwrap_or_default();
+    for difference in &lines {
+        tracing::warn!(difference, "agent.toml and the fleet disagree");
     }
+    lines.into()
 }
 
 fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> AppError {

@@ -49,6 +49,8 @@ pub struct Context {
     pub roster: Roster,
     /// Whether this machine is a node of the fleet.
     pub belonging: Belonging,
+    /// Where `agent.toml` differs from what the fleet was told, as of the start; one line each.
+    pub differences: Arc<[String]>,
     /// What this agent put into its kernel.
     pub owned: OwnerRecord,
     /// Turns true when the agent stops.
@@ -88,7 +90,13 @@ impl Context {
             revision: applied.revision(),
             converged: report.converged && report.revision == applied.revision(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            warnings: [failed_log(&status), report.warnings, self.copies(&applied)].concat(),
+            warnings: [
+                failed_log(&status),
+                report.warnings,
+                self.copies(&applied),
+                self.differences.to_vec(),
+            ]
+            .concat(),
             foreign: report.foreign.iter().map(listing).collect(),
             drift_repaired: report.drift_repaired,
             last_drift: report.last_drift,

@@ -36,6 +36,8 @@ pub(crate) async fn is_out(agent: &Agent, name: &str, word: &str, why: &str) {
         (Code::FailedPrecondition, Some("no-member")),
         "{refused}"
     );
+    let page = agent.metrics().await;
+    assert!(page.lines().any(|line| line == "lvsmesh_member 0.0"), "{page}");
     let refused = agent.control().get(GetRequest { revision: 0 }).await.unwrap_err();
     assert_eq!(reason(&refused), Some("no-member"), "{refused}");
     assert!(agent.log().contains("this machine is no node of the fleet"), "{}", agent.log());
@@ -163,6 +165,21 @@ async fn a_node_that_gets_another_address_joins_again_under_its_name() {
     let _three = fleet.joined("n3", &["realserver"], &one).await;
     let before = one.until("three voters", |status| all_vote(status, 3)).await;
     two.stop().await;
+    // Another address with the old disk: nobody reaches it there, and it can do no harm.
+    let term_before = term(&one).await;
+    let mut hasty = fleet.copied("n2", &["director"], &two);
+    hasty.run().await;
+    hasty
+        .until("it says what is wrong", |status| {
+            let differs = |line: &String| {
+                line.contains("addresses is ") && line.contains("but the node was admitted with")
+            };
+            status.warnings.iter().any(differs)
+        })
+        .await;
+    one.control().apply(apply(1, None)).await.unwrap();
+    assert_eq!(term(&one).await, term_before, "nobody campaigned");
+    hasty.kill();
     // Another address and an empty data directory: the same name, the same certificate.
     let mut moved = fleet.machine("n2-moved", "n2", &["director"]);
     moved.join(&one).await;
@@ -179,8 +196,8 @@ async fn a_node_that_gets_another_address_joins_again_under_its_name() {
     let ((old, from), (new, to)) = (of(&before), of(&after));
     assert_eq!((old, new), (2, 4));
     assert_ne!(from, to);
-    one.control().apply(apply(1, None)).await.unwrap();
-    moved.until("revision 1 everywhere", |status| revisions(status) == [1, 1, 1]).await;
+    one.control().apply(apply(2, None)).await.unwrap();
+    moved.until("revision 2 everywhere", |status| revisions(status) == [2, 2, 2]).await;
     // With its old disk and its old address it stays out.
     two.run().await;
     is_out(&two, "n2", "removed", "node 2 was removed from fleet `web`").await;
