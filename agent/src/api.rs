@@ -1,6 +1,7 @@
 //! The gRPC server: one port for operators and agents, one table for who may call what.
 
 pub mod authority;
+mod backup;
 pub mod context;
 pub mod control;
 mod ipvs;

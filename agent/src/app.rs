@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lvsmesh_core::model::Role;
+use lvsmesh_core::model::{Member, Role};
 use lvsmesh_kernel::ipvs::Ipvs;
 use lvsmesh_kernel::{KernelError, Linux};
 use sd_notify::NotifyState;
@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout};
 use crate::api::context::Context;
 use crate::api::status::chain;
 use crate::api::{Api, ServerError};
+use crate::belonging::{self, Belonging};
 use crate::bootstrap::{self, BootstrapError};
 use crate::config::Config;
 use crate::guard::{self, Guard};
@@ -29,9 +30,10 @@ use crate::identity::{Identity, IdentityError};
 use crate::lease::{self, LeaseStartError, LeaseThreadConfig, Order};
 use crate::links::Links;
 use crate::owned::{OwnedError, OwnerRecord};
-use crate::raft::transport::Transport;
+use crate::raft::transport::{Origin, Transport};
 use crate::raft::{self, RaftConfig, RaftError};
 use crate::reconcile::{self, NodeReport, Reconciler};
+use crate::roster::Roster;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::{self, Sources};
 use crate::telemetry::page::{Page, PageError};
@@ -168,11 +170,28 @@ impl Parts {
         let connector =
             credentials.as_ref().map_or_else(Connector::insecure, Credentials::connector);
         let (inputs, receiver) = lease::queue().map_err(system("make the lease thread's queue"))?;
-        let (outbox, transport) =
-            raft::transport::transport(identity.id, &identity.fleet, connector.clone());
+        let incarnation = draw_incarnation()?;
+        let origin = Origin {
+            own: identity.id,
+            fleet: identity.fleet.clone(),
+            incarnation,
+            epoch: identity.epoch,
+        };
+        let (outbox, transport) = raft::transport::transport(origin, connector.clone());
         let log = bootstrap::log_path(&config.data_dir);
         let (raft, raft_thread) =
             raft::spawn(&RaftConfig { log, priority: 0 }, inputs.clone(), outbox)?;
+        let links = Links::new(connector);
+        let pace = Pace::from(&config.beat.profile.timing());
+        let belonging = Belonging::new(raft.clone());
+        // Before the lease thread, without which nobody campaigns.
+        let state = raft.state.borrow().state.clone();
+        let place = config.advertise.grpc;
+        let copy = belonging::precheck(&links, &identity, incarnation, &state, place, pace.answer);
+        if let Some(outcast) = copy.await {
+            belonging.cast_out(&outcast);
+        }
+        let member = state.member(identity.id).cloned();
         let lease_config = LeaseThreadConfig {
             own: identity.id,
             fleet: identity.fleet.clone(),
@@ -190,10 +209,11 @@ impl Parts {
 
         let (shutdown, stop) = watch::channel(false);
         let (report, report_seen) = watch::channel(NodeReport::default());
-        let links = Links::new(connector);
-        let pace = Pace::from(&config.beat.profile.timing());
         let context = Context {
-            writes: Writes::new(raft.clone(), links.clone(), pace),
+            writes: Writes::new(raft.clone(), links.clone(), pace, belonging.clone()),
+            incarnation,
+            roster: Roster::default(),
+            belonging,
             pace,
             identity,
             raft,
@@ -201,13 +221,14 @@ impl Parts {
             report: report_seen,
             links,
             owned: OwnerRecord::below(&config.data_dir),
+            differences: differences(config, member.as_ref()),
             shutdown: stop,
         };
-        tell_differences(config, &context);
         let sources = Sources {
             raft: context.raft.clone(),
             lease: context.lease.clone(),
             report: context.report.clone(),
+            belonging: context.belonging.clone(),
             node: config.name.clone(),
         };
         if let Some(meter) = telemetry.meter() {
@@ -270,6 +291,7 @@ impl Parts {
         spawn.part("the probes", health::run(raft.clone(), stop()));
         spawn.part("the discovery", discovery::run(raft, stop()));
         spawn.part("the membership duty", duties::run(context.clone(), stop()));
+        spawn.part("the question whether this is a node", belonging::run(context.clone(), stop()));
         spawn.part("the report", report::run(context.clone(), stop()));
         spawn.part("the metrics page", page.serve(sources, stop()));
         spawn.part("the watchdog", watchdog(stop()));
@@ -444,6 +466,13 @@ async fn warn_without_ipvs() {
     }
 }
 
+/// A number that tells this run of the agent from every other.
+fn draw_incarnation() -> Result<u64, AppError> {
+    let drawn = getrandom::u64().map_err(|error| system("draw a random number")(error.into()))?;
+    // 0 stands for "does not say".
+    Ok(drawn.max(1))
+}
+
 fn make_run_dir(run_dir: &Path) -> Result<(), AppError> {
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -453,13 +482,12 @@ fn make_run_dir(run_dir: &Path) -> Result<(), AppError> {
 }
 
 /// What was changed in `agent.toml` since the node was admitted has no effect until it joins again, and is easy to overlook.
-fn tell_differences(config: &Config, context: &Context) {
-    let state = context.raft.state.borrow().state.clone();
-    if let Some(member) = state.member(context.identity.id) {
-        for difference in bootstrap::differences(config, member) {
-            tracing::warn!(difference, "agent.toml and the fleet disagree");
-        }
+fn differences(config: &Config, member: Option<&Member>) -> Arc<[String]> {
+    let lines = member.map(|member| bootstrap::differences(config, member)).unwrap_or_default();
+    for difference in &lines {
+        tracing::warn!(difference, "agent.toml and the fleet disagree");
     }
+    lines.into()
 }
 
 fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> AppError {

@@ -177,6 +177,7 @@ pub fn init(config: &Config, fleet: &str, insecure: bool) -> Result<Identity, Bo
         name: config.name.clone(),
         fleet: fleet.to_owned(),
         lease_key: random_key().map_err(BootstrapError::Random)?,
+        epoch: 0,
     };
     start::found(&log, fleet, candidate(config))?;
     identity.store(&config.data_dir)?;
@@ -340,6 +341,7 @@ fn identity(config: &Config, answer: &JoinResponse) -> Result<Identity, String> 
         name: config.name.clone(),
         fleet: answer.fleet.clone(),
         lease_key: LeaseKey { id: key.id, secret },
+        epoch: answer.epoch,
     })
 }
 

@@ -70,7 +70,13 @@ async fn perform(context: &Context, change: Change) -> bool {
         return false;
     }
     match context.raft.change(change).await {
-        Ok(()) => true,
+        Ok(()) => {
+            // A learner more or less changes no majority.
+            if !matches!(change, Change::AddLearner(_)) {
+                sleep(context.pace.settle).await;
+            }
+            true
+        }
         Err(error) => {
             tracing::warn!(?change, error = chain(&error), "the change was not made, trying again");
             false

@@ -26,6 +26,8 @@ pub struct Identity {
     pub fleet: String,
     /// Authenticates lease datagrams.
     pub lease_key: LeaseKey,
+    /// How often the fleet was started anew from a survivor; nodes of another epoch are not believed.
+    pub epoch: u64,
 }
 
 /// A lease key from the kernel's random number generator.
@@ -129,6 +131,14 @@ struct Stored {
     fleet: String,
     lease_key_id: u32,
     lease_key: String,
+    /// Left out while it is 0, which every release reads.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    epoch: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Identity {
@@ -177,6 +187,7 @@ impl Identity {
             fleet: self.fleet.clone(),
             lease_key_id: self.lease_key.id,
             lease_key: hex(&self.lease_key.secret),
+            epoch: self.epoch,
         };
         let path = dir.join(FILE);
         let unfinished = dir.join(format!("{FILE}.new"));
@@ -228,6 +239,7 @@ impl Identity {
             name: stored.name,
             fleet: stored.fleet,
             lease_key: LeaseKey { id: stored.lease_key_id, secret },
+            epoch: stored.epoch,
         }))
     }
 }
@@ -268,6 +280,7 @@ mod tests {
             name: "lvs-1".into(),
             fleet: "web".into(),
             lease_key: random_key().unwrap(),
+            epoch: 2,
         }
     }
 

@@ -17,6 +17,7 @@
 
 pub mod api;
 pub mod app;
+pub mod belonging;
 pub mod bootstrap;
 pub mod config;
 pub mod discovery;
@@ -33,7 +34,9 @@ pub mod links;
 pub mod owned;
 pub mod raft;
 pub mod reconcile;
+pub mod recover;
 pub mod report;
+pub mod roster;
 pub mod standing;
 pub mod telemetry;
 pub mod tls;

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use lvsmesh_agent::api::status::chain;
 use lvsmesh_agent::config::{self, Config};
 use lvsmesh_agent::telemetry::Telemetry;
-use lvsmesh_agent::{app, bootstrap, guard};
+use lvsmesh_agent::{app, bootstrap, guard, recover};
 
 /// The agent of an lvsmesh fleet: one runs on every director and realserver.
 #[derive(Parser)]
@@ -49,11 +49,34 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Look at, or go on from, the disk of a node whose fleet has lost its majority; its agent must not run. See docs/disasters.md.
+    #[command(subcommand)]
+    Recover(Recover),
     /// Clean up after an agent that died; started by the agent itself.
     #[command(hide = true)]
     Guard {
         /// `run_dir` of the agent.
         run_dir: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum Recover {
+    /// Show what this node's disk has: the survivor with the newest log has the most.
+    Inspect {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Make this node the only one of its fleet, in a new epoch. All other nodes must be wiped and join again. Nothing takes this back.
+    ForceNewFleet {
+        /// The fleet's name, to show that it is meant.
+        #[arg(long, value_name = "NAME")]
+        fleet: String,
+        /// This node's name, to show that it is meant.
+        #[arg(long, value_name = "NODE")]
+        survivor: String,
+        #[command(flatten)]
+        common: Common,
     },
 }
 
@@ -110,6 +133,7 @@ fn in_runtime(command: Command) -> Result<(), Failure> {
     let (Command::Init { common, .. }
     | Command::Join { common, .. }
     | Command::Run { common }
+    | Command::Recover(Recover::Inspect { common } | Recover::ForceNewFleet { common, .. })
     | Command::Leave { common }) = &command
     else {
         return Ok(());
@@ -156,6 +180,26 @@ async fn execute(
         Command::Leave { .. } => {
             bootstrap::leave(&config).await.map_err(failure(bootstrap::BootstrapError::hint))?;
             tracing::info!("left: nothing of lvsmesh is in this machine's kernel any more");
+        }
+        Command::Recover(Recover::Inspect { .. }) => {
+            let findings =
+                recover::inspect(&config).map_err(failure(recover::RecoverError::hint))?;
+            // Whoever closes the pipe has read enough.
+            drop(io::stdout().write_all(findings.to_string().as_bytes()));
+        }
+        Command::Recover(Recover::ForceNewFleet { fleet, survivor, .. }) => {
+            let forced = recover::force_new_fleet(&config, &fleet, &survivor)
+                .await
+                .map_err(failure(recover::RecoverError::hint))?;
+            let left_behind = forced.left_behind.join(", ");
+            tracing::warn!(
+                fleet,
+                epoch = forced.epoch,
+                revision = forced.revision,
+                unconfirmed = forced.unconfirmed,
+                left_behind,
+                "this node is the fleet now; start its agent, then wipe the others and let them join"
+            );
         }
         Command::Guard { .. } => {}
     }

@@ -20,6 +20,7 @@ pub mod transport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use lvsmesh_core::model::NodeId;
 use lvsmesh_core::state::State;
 use lvsmesh_proto::convert::{self, DecodeError};
 use prost011::Message as _;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tracing::{Instrument, info_span};
 
 use self::inbox::{Inbox, Order};
@@ -126,6 +127,9 @@ pub enum ProposeError {
         /// How long was waited.
         after: Duration,
     },
+    /// The log cannot be written any more. Nobody knows whether it happened, if it was proposed before.
+    #[error("this node's log failed")]
+    Disk,
     /// The raft thread has ended. Nobody knows whether it happened.
     #[error("the agent is stopping")]
     Stopped,
@@ -148,7 +152,8 @@ pub enum BadBatch {
 }
 
 /// Starts Raft: opens the log, brings the state back to where it was, and starts the thread. What the handle publishes is current when this
-/// returns. The thread ends after [`RaftHandle::shutdown`], or with an error that makes going on unsafe; then everything published is closed.
+/// returns. The thread ends after [`RaftHandle::shutdown`], or with an error that makes going on unsafe; then everything published is closed. A log
+/// that fails silences it, but does not end it: see [`RaftStatus::fault`].
 ///
 /// # Errors
 ///
@@ -184,6 +189,9 @@ pub struct RaftStatus {
     pub leading: bool,
     /// Whether this node leads and has committed an entry of its own term.
     pub settled: bool,
+    /// Whether this node leads and a majority of the voters has been heard from lately, itself included: a leader without one commits nothing,
+    /// and Raft has no timer here that would depose it.
+    pub backed: bool,
     /// Voters of the applied configuration.
     pub voters: BTreeSet<NodeId>,
     /// Learners of the applied configuration.
@@ -192,6 +200,8 @@ pub struct RaftStatus {
     pub commit: u64,
     /// Applied index.
     pub applied: u64,
+    /// Why the log cannot be written any more, in one line: this node takes no part until its agent is started again. What it had applied stands.
+    pub fault: Option<String>,
     /// On the leader: how far each node's log is known to match.
     pub matched: BTreeMap<NodeId, u64>,
 }
@@ -229,6 +239,8 @@ pub struct RaftHandle {
     /// Whether this node may have voted, or have led, before it was started: it may then have made promises that it does not remember.
     pub voted_before: bool,
     inbox: Inbox,
+    heard: Arc<AtomicU64>,
+    doubted: Arc<Notify>,
 }
 
 impl RaftHandle {
@@ -290,6 +302,27 @@ impl RaftHandle {
     /// priority than its own, unless the candidate was told to campaign by the leader before it.
     pub fn set_priority(&self, priority: i64) {
         self.inbox.put(Order::Priority(priority));
+    }
+
+    /// How often the leader of the present term was heard from since the start. Two equal answers, some time apart: nobody leads this node.
+    #[must_use]
+    pub fn leader_heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// A peer ended a stream because it does not take this node for one of the fleet.
+    pub fn doubt(&self) {
+        self.doubted.notify_one();
+    }
+
+    /// Waits for a peer that doubts that this is a node of the fleet.
+    pub async fn doubted(&self) {
+        self.doubted.notified().await;
+    }
+
+    /// Takes no part any more: this node is none of the fleet's. It steps down, and neither campaigns nor votes nor acknowledges from now on.
+    pub fn retire(&self) {
+        self.inbox.put(Order::Retire);
     }
 
     /// Messages to this node are being lost.

@@ -50,6 +50,10 @@ pub async fn run(context: Context, mut shutdown: watch::Receiver<bool>) {
 
 /// What the fleet should know and does not; `None` if it does, or this node has nothing to say.
 fn due(context: &Context) -> Option<Readiness> {
+    // Nobody takes the word of a machine that is no node.
+    if context.belonging.outcast().is_some() {
+        return None;
+    }
     let node = context.identity.id;
     let state = context.raft.state.borrow().state.clone();
     if !state.member(node)?.is_real_server() {

@@ -11,7 +11,7 @@ use lvsmesh_core::state::State;
 use tokio::sync::watch;
 
 use crate::lease::{LeaseInputs, Order};
-use crate::raft::RaftHandle;
+use crate::raft::{RaftHandle, RaftStatus};
 use crate::reconcile::NodeReport;
 
 /// Raft's priority of the most preferred director; each further node has one less. Among voters with equally new logs a voter refuses its vote to
@@ -44,8 +44,8 @@ pub async fn run(
     lease: LeaseInputs,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let state = raft.state.clone();
-    let follow = follow(own, state, report, lease, |priority| raft.set_priority(priority));
+    let (state, status) = (raft.state.clone(), raft.status.clone());
+    let follow = follow(own, state, status, report, lease, |priority| raft.set_priority(priority));
     tokio::select! {
         biased;
         _ = shutdown.wait_for(|stop| *stop) => {}
@@ -56,13 +56,20 @@ pub async fn run(
 async fn follow(
     own: NodeId,
     mut state: watch::Receiver<crate::raft::Applied>,
+    mut status: watch::Receiver<RaftStatus>,
     mut report: watch::Receiver<NodeReport>,
     lease: LeaseInputs,
     set_priority: impl Fn(i64),
 ) {
     let mut told: Option<View> = None;
+    let mut silenced = false;
     loop {
-        let next = view(&state.borrow_and_update().state, own, &report.borrow_and_update());
+        let mut next = view(&state.borrow_and_update().state, own, &report.borrow_and_update());
+        if silenced {
+            // Its votes and acknowledgements are gone for good; a holder must not name it as its successor.
+            next.standing.eligible = false;
+            next.priority = priority(next.standing);
+        }
         let before = told.as_ref();
         // Where to send and what to hold, before the leave to hold it.
         if before.is_none_or(|before| before.peers != next.peers) {
@@ -85,6 +92,10 @@ async fn follow(
         tokio::select! {
             changed = state.changed() => if changed.is_err() { return },
             changed = report.changed() => if changed.is_err() { return },
+            failed = status.wait_for(|status| status.fault.is_some()), if !silenced => {
+                if failed.is_err() { return }
+                silenced = true;
+            }
         }
     }
 }
@@ -175,10 +186,11 @@ mod tests {
     async fn the_lease_thread_hears_of_changes_only_and_of_its_vips_first() {
         let mut fleet = TestFleet::new();
         let (state, seen) = watch::channel(fleet.applied());
+        let (statuses, status) = watch::channel(RaftStatus::default());
         let (reports, reports_seen) = watch::channel(report(None));
         let (inputs, orders) = queue().unwrap();
         let priorities = RefCell::new(vec![]);
-        let follow = follow(LVS_1, seen, reports_seen, inputs, |priority| {
+        let follow = follow(LVS_1, seen, status, reports_seen, inputs, |priority| {
             priorities.borrow_mut().push(priority);
         });
         let steps = async {
@@ -219,12 +231,26 @@ mod tests {
                 panic!("{third:?}");
             };
             assert!(!standing.eligible);
+
+            reports.send_replace(report(None));
+            tokio::task::yield_now().await;
+            assert_eq!(heard().len(), 1, "eligible again");
+            statuses.send_modify(|status| status.commit += 1);
+            tokio::task::yield_now().await;
+            assert!(heard().is_empty(), "nothing that matters here");
+            statuses.send_modify(|status| status.fault = Some("disk full".to_owned()));
+            tokio::task::yield_now().await;
+            let fourth = heard();
+            let [Order::Input(Input::Standing(standing))] = fourth.as_slice() else {
+                panic!("{fourth:?}");
+            };
+            assert!(!standing.eligible, "its log failed");
         };
         tokio::select! {
             biased;
             () = follow => panic!("it ended"),
             () = steps => {}
         }
-        assert_eq!(*priorities.borrow(), [100, -1000]);
+        assert_eq!(*priorities.borrow(), [100, -1000, 100, -1000]);
     }
 }

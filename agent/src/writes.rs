@@ -16,6 +16,7 @@ use tonic::{Code, ConnectError, Request, Status};
 
 use crate::api::authority::Caller;
 use crate::api::status::{self, CallError};
+use crate::belonging::Belonging;
 use crate::links::Links;
 use crate::raft::{ProposeError, RaftHandle};
 use crate::telemetry::propagate;
@@ -42,6 +43,9 @@ pub struct Pace {
     pub leader: Duration,
     /// How long a node may take to say how it is. Everybody who asks for the status waits for the slowest.
     pub answer: Duration,
+    /// Between two changes of who votes: two beats, so that the lease is renewed under the one before the next. Across two changes without a
+    /// renewal between them no lease stands.
+    pub settle: Duration,
 }
 
 impl From<&Timing> for Pace {
@@ -49,6 +53,7 @@ impl From<&Timing> for Pace {
         Self {
             leader: Duration::from_secs(4) + timing.promise * 3,
             answer: Duration::from_secs(1).max(timing.promise * 2),
+            settle: timing.beat * 2,
         }
     }
 }
@@ -59,6 +64,7 @@ pub struct Writes {
     raft: RaftHandle,
     links: Links,
     pace: Pace,
+    belonging: Belonging,
 }
 
 /// What must be known about a call before it can be made at the leader.
@@ -150,16 +156,16 @@ fn timeout(text: &str) -> Option<Duration> {
 impl Writes {
     /// Writes go to this node's Raft, or over these links.
     #[must_use]
-    pub fn new(raft: RaftHandle, links: Links, pace: Pace) -> Self {
-        Self { raft, links, pace }
+    pub fn new(raft: RaftHandle, links: Links, pace: Pace, belonging: Belonging) -> Self {
+        Self { raft, links, pace, belonging }
     }
 
-    /// Runs `local` if this node leads, else `remote` at the node that does, and tries again while there is none, or the one we know of cannot
-    /// be reached or no longer leads.
+    /// Runs `local` if this node leads a majority, else `remote` at the node that leads, and tries again while there is none, or the one we know
+    /// of cannot be reached or no longer leads.
     ///
     /// # Errors
     ///
-    /// [`CallError::NoQuorum`] if no leader was found in time; [`CallError::NotLeader`] if the call was passed on to us by mistake;
+    /// [`CallError::NoMember`] if this machine is no node of the fleet; [`CallError::NoQuorum`] if no leader was found in time; [`CallError::NotLeader`] if the call was passed on to us by mistake;
     /// [`CallError::Unconfirmed`] if the connection broke after the leader may have begun; else what `local` or `remote` says.
     pub async fn at_leader<T, L, R>(
         &self,
@@ -175,11 +181,20 @@ impl Writes {
         let until = errand.deadline.min(started + self.pace.leader);
         let mut view = self.raft.status.clone();
         loop {
-            let (leader, leading) = {
+            if let Some(outcast) = self.belonging.outcast() {
+                return Err(CallError::NoMember(outcast));
+            }
+            let (leader, leading, backed) = {
                 let view = view.borrow_and_update();
-                (view.leader, view.leading)
+                if let Some(fault) = &view.fault {
+                    return Err(CallError::NoLog { fault: fault.clone() });
+                }
+                (view.leader, view.leading, view.backed)
             };
-            let answer = if leading {
+            let answer = if leading && !backed {
+                // Nothing is proposed that nobody would confirm: then it is certain that nothing happened.
+                Err(CallError::NotLeader)
+            } else if leading {
                 let answer = tokio::time::timeout_at(errand.deadline, local()).await;
                 match answer.unwrap_or_else(|_| Err(self.unanswered(TIMED_OUT))) {
                     Err(CallError::Unconfirmed { quorum: true }) if errand.repeatable => {
@@ -232,8 +247,11 @@ impl Writes {
             }
             ProposeError::Lost => CallError::Unconfirmed { quorum: true },
             ProposeError::TimedOut { .. } => {
-                CallError::Unconfirmed { quorum: self.raft.status.borrow().settled }
+                let status = self.raft.status.borrow();
+                CallError::Unconfirmed { quorum: status.settled && status.backed }
             }
+            // The next look at the status says why.
+            ProposeError::Disk => CallError::Unconfirmed { quorum: true },
             ProposeError::Stopped => CallError::Stopping,
         }
     }

@@ -92,6 +92,9 @@ pub(crate) enum Command {
     /// Turn the desired state into another program's configuration.
     #[command(subcommand)]
     Export(Export),
+    /// Save the fleet's state to a file, look into such a file, restore the desired state from one.
+    #[command(subcommand)]
+    Snapshot(Snapshot),
     /// List who changed the desired state, when, why and what.
     History(History),
     /// Print the versions of this program and of the agent.
@@ -144,6 +147,44 @@ pub(crate) enum Node {
         #[arg(short, long)]
         yes: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Snapshot {
+    /// Write desired state, revisions and members to a file that only you can read.
+    Save {
+        /// The file; one that is there is replaced.
+        file: PathBuf,
+
+        /// Take what the asked agent has, without asking a majority whether that is the newest.
+        #[arg(long)]
+        stale: bool,
+    },
+    /// Check a file and show what is in it; asks no agent.
+    Inspect {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Apply the desired state that is in a file, after showing what that changes. Members and votes stay as they are.
+    Restore(Restore),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Restore {
+    /// The file.
+    pub(crate) file: PathBuf,
+
+    /// Why, for the history; at most 1000 bytes. Which revision was restored, if not given.
+    #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) message: String,
+
+    /// Do not ask.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+
+    /// Show what would change, but change nothing; exits with 3 if something would.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -279,6 +320,9 @@ impl Command {
             Self::Import(Import::Kernel { .. }) => "import kernel",
             Self::Export(Export::Keepalived { .. }) => "export keepalived",
             Self::Export(Export::Ipvsadm { .. }) => "export ipvsadm",
+            Self::Snapshot(Snapshot::Save { .. }) => "snapshot save",
+            Self::Snapshot(Snapshot::Inspect { .. }) => "snapshot inspect",
+            Self::Snapshot(Snapshot::Restore(_)) => "snapshot restore",
             Self::History(_) => "history",
             Self::Version => "version",
         }

@@ -7,7 +7,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
 use crate::config::{Config, Security};
-use crate::failure::{Exit, Failure, chain, is_no_quorum, tls_refusal};
+use crate::failure::{Exit, Failure, chain, is_no_quorum, is_out_of_it, tls_refusal};
 use crate::telemetry;
 use crate::tls::Certificates;
 
@@ -164,7 +164,7 @@ fn was_never_sent(status: &Status) -> bool {
 
 fn ask_another(status: &Status, repeat: Repeat) -> bool {
     match repeat {
-        _ if is_no_quorum(status) || tls_refusal(status).is_some() => true,
+        _ if is_no_quorum(status) || is_out_of_it(status) || tls_refusal(status).is_some() => true,
         Repeat::Freely => matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded),
         Repeat::IfUndone => false,
     }

@@ -1,6 +1,7 @@
 //! One command, one file: ask, then present the answer.
 
 mod apply;
+mod confirm;
 mod export;
 mod failover;
 mod get;
@@ -8,12 +9,13 @@ mod history;
 mod import;
 mod ipvs;
 mod node;
+mod snapshot;
 mod status;
 mod version;
 
 use std::path::PathBuf;
 
-use crate::args::{Args, Command, Import, Ipvs, Node};
+use crate::args::{Args, Command, Import, Ipvs, Node, Snapshot};
 use crate::client::Client;
 use crate::config;
 use crate::failure::Failure;
@@ -31,8 +33,12 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         Command::Export(export) if export.source().file.is_some() => {
             return export::from_file(export);
         }
+        Command::Snapshot(Snapshot::Inspect { file }) => {
+            return snapshot::inspect(output.unwrap_or(Format::Table), file);
+        }
         Command::Import(Import::Kernel { .. })
         | Command::Export(_)
+        | Command::Snapshot(_)
         | Command::Apply(_)
         | Command::Get(_)
         | Command::Status(_)
@@ -50,6 +56,7 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         | Command::Ipvs(_)
         | Command::Node(_)
         | Command::Failover(_)
+        | Command::Snapshot(_)
         | Command::Import(_)
         | Command::Export(_)
         | Command::History(_)
@@ -63,10 +70,25 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         | Command::Ipvs(_)
         | Command::Node(_)
         | Command::Failover(_)
+        | Command::Snapshot(_)
         | Command::Import(_)
         | Command::Export(_)
         | Command::History(_)
         | Command::Version => Vec::new(),
+    };
+    let backup = match &command {
+        Command::Snapshot(Snapshot::Restore(restore)) => Some(snapshot::read(&restore.file)?),
+        Command::Snapshot(_)
+        | Command::Apply(_)
+        | Command::Get(_)
+        | Command::Status(_)
+        | Command::Ipvs(_)
+        | Command::Node(_)
+        | Command::Failover(_)
+        | Command::Import(_)
+        | Command::Export(_)
+        | Command::History(_)
+        | Command::Version => None,
     };
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let config = config::load(&connection, home.as_deref())?;
@@ -91,6 +113,17 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
             import::kernel(&client, output, node, &options).await
         }
         Command::Export(export) => export::run(&client, &export).await,
+        Command::Snapshot(Snapshot::Save { file, stale }) => {
+            snapshot::save(&client, format, &file, stale).await
+        }
+        Command::Snapshot(Snapshot::Inspect { file }) => snapshot::inspect(format, &file),
+        Command::Snapshot(Snapshot::Restore(restore)) => {
+            let backup = match backup {
+                Some(backup) => backup,
+                None => snapshot::read(&restore.file)?,
+            };
+            snapshot::restore(&client, format, restore, backup).await
+        }
         Command::History(history) => history::run(&client, format, history.limit).await,
         Command::Version => version::run(&client, format).await,
     }

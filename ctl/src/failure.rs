@@ -185,7 +185,16 @@ fn default_hint(exit: Exit) -> Option<String> {
 
 /// Whether the agent says that no majority of voters can be reached. Then nothing was changed.
 pub(crate) fn is_no_quorum(status: &Status) -> bool {
-    status.metadata().get("lvsmesh-reason").is_some_and(|reason| reason == "no-quorum")
+    reason(status) == Some("no-quorum")
+}
+
+/// The agent takes no part in its fleet: it is no member, or its log failed. It has passed nothing on.
+pub(crate) fn is_out_of_it(status: &Status) -> bool {
+    matches!(reason(status), Some("no-member" | "no-log"))
+}
+
+fn reason(status: &Status) -> Option<&str> {
+    status.metadata().get("lvsmesh-reason")?.to_str().ok()
 }
 
 fn trailer<M: prost::Message + Default>(status: &Status, name: &'static str) -> Option<M> {

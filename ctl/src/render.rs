@@ -3,6 +3,7 @@
 pub(crate) mod history;
 pub(crate) mod ipvs;
 pub(crate) mod node;
+pub(crate) mod snapshot;
 pub(crate) mod status;
 
 /// How a column stands.

@@ -212,6 +212,30 @@ impl Control for Agent {
         self.take(request, answer).await
     }
 
+    type SaveSnapshotStream =
+        Pin<Box<dyn Stream<Item = Result<v1::SaveSnapshotResponse, Status>> + Send>>;
+
+    /// A state without a document, or with `stale` only the first half of its file.
+    async fn save_snapshot(
+        &self,
+        request: Request<v1::SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        let mut file = lvsmesh_proto::backup::encode(
+            lvsmesh_proto::internal::v1::SnapshotHeader {
+                taken_by: "lvs-1".into(),
+                ..Default::default()
+            },
+            &lvsmesh_core::state::State::default(),
+        );
+        if request.get_ref().stale {
+            file.truncate(file.len() / 2);
+        }
+        let pieces = file.chunks(7).map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let pieces = pieces.into_iter().map(|piece| Ok(v1::SaveSnapshotResponse { piece }));
+        let stream: Self::SaveSnapshotStream = Box::pin(tokio_stream::iter(pieces));
+        self.take(request, stream).await
+    }
+
     async fn version(
         &self,
         request: Request<v1::VersionRequest>,
@@ -511,6 +535,38 @@ async fn a_saved_table_is_restored_and_what_was_kept_is_told() {
         assert!(faulty.err.contains(fault), "{}", faulty.err);
     }
     assert_eq!(seen.lock().unwrap().calls, calls, "nobody was asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_has_its_name_only_once_it_is_whole() {
+    let (endpoint, _) = start(Mood::Well).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.snapshot");
+    let name = file.to_str().unwrap();
+    let save = ["--endpoint", &endpoint, "--insecure", "snapshot", "save", name, "--stale"];
+    let cut = run(&save).await;
+    assert_eq!(cut.code, 1, "{}", cut.err);
+    assert!(cut.err.contains("what the agent sent: it is "), "{}", cut.err);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "half a file is none");
+
+    let saved = run(&["--endpoint", &endpoint, "--insecure", "snapshot", "save", name]).await;
+    assert_eq!((saved.code, saved.err.as_str()), (0, ""), "{}", saved.out);
+    // No agent is asked from here on.
+    let shown = run(&["snapshot", "inspect", name, "-o", "json"]).await;
+    assert_eq!(shown.code, 0, "{}", shown.err);
+    assert!(shown.out.contains("\"taken_by\": \"lvs-1\""), "{}", shown.out);
+    let nothing = run(&["--endpoint", &endpoint, "--insecure", "snapshot", "restore", name]).await;
+    assert_eq!(nothing.code, 1, "{}", nothing.out);
+    assert!(nothing.err.contains("holds no desired state"), "{}", nothing.err);
+    std::fs::write(&file, "fleet: {name: blue}").unwrap();
+    for command in ["inspect", "restore"] {
+        let foreign = run(&["snapshot", command, name]).await;
+        assert_eq!(foreign.code, 1, "{}", foreign.out);
+        assert!(foreign.err.contains("it is no snapshot of lvsmesh"), "{}", foreign.err);
+    }
+    let (endpoint, _) = start(no_quorum()).await;
+    let refused = run(&["--endpoint", &endpoint, "--insecure", "snapshot", "save", name]).await;
+    assert_eq!(refused.code, 6, "{}", refused.err);
 }
 
 #[tokio::test]

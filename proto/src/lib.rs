@@ -1,5 +1,6 @@
 //! The wire and disk forms of lvsmesh, and their translation to core's nouns ([`convert`]).
 
+pub mod backup;
 pub mod convert;
 
 /// `lvsmesh.v1`: what operators see.

@@ -3,6 +3,7 @@
 //! A document with a VIP and no service floats that VIP on a kernel without IPVS too; with a service, its directors are not eligible there, and
 //! say so. Everything about forwarding is in the `lab` suite.
 
+mod disasters;
 mod discovery;
 mod documents;
 mod drift;

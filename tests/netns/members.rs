@@ -68,6 +68,31 @@ fn a_node_whose_disk_was_emptied_rejoins_under_its_name_with_a_new_id() {
 }
 
 #[test]
+fn a_holder_holds_through_every_change_of_who_votes() {
+    let mut fleet = Fleet::start();
+    fleet.apply(&Document::vip_alone());
+    fleet.held_by(LVS_1.0);
+    let epoch = |fleet: &Fleet| {
+        let status = fleet.ctl.status().unwrap_or_default();
+        status.vips.first().map(|vip| (vip.holder.clone(), vip.epoch))
+    };
+    let before = epoch(&fleet);
+    assert!(before.as_ref().is_some_and(|(holder, epoch)| holder == LVS_1.0 && *epoch > 0));
+    for (name, id) in [(RS_1.0, 4), (LVS_2.0, 5)] {
+        // A new voter, then an old one less.
+        fleet.kill(name);
+        fleet.agent(name).lose_disk();
+        fleet.agent(name).join(&format!("{}:7400", LVS_1.1));
+        fleet.agent_mut(name).start();
+        fleet.until("the new id votes", Duration::from_secs(40), |status| {
+            status.nodes.len() == 3
+                && status.node(name).is_some_and(|node| node.id == id && node.raft != "learner")
+        });
+        assert_eq!(epoch(&fleet), before, "{name} came back, and the VIP was let go");
+    }
+}
+
+#[test]
 fn without_a_majority_no_node_holds_and_what_was_set_up_stays() {
     let mut fleet = Fleet::start();
     fleet.apply(&Document::reference("0s"));
@@ -90,15 +115,65 @@ fn without_a_majority_no_node_holds_and_what_was_set_up_stays() {
     for namespace in [&realserver, &both] {
         assert!(link::has_address(namespace, "lo", VIP), "lo addresses stay");
     }
-    // A node that Raft made leader just before its last voter died takes a write that it cannot commit, and says that the outcome is open;
-    // otherwise the write is refused for want of a quorum. It is never made.
     let refused = fleet.ctl.apply(&Document::vip_alone().yaml(), &[]);
+    assert_eq!(refused.code, 6, "nothing can be written\n{}{}", refused.out, refused.err);
+}
+
+#[test]
+fn the_desired_state_is_saved_looked_into_and_restored() {
+    let mut fleet = Fleet::start();
+    fleet.apply(&Document::vip_alone());
+    let first = same_revision(&fleet, 1);
+    let file = fleet.ctl.directory.join("fleet.snapshot");
+    let file = file.to_string_lossy().into_owned();
+    // Through an agent that does not lead.
+    let mut there = fleet.ctl.clone();
+    there.endpoints = vec![format!("{}:7400", RS_1.1)];
+    let saved = there.run(&["snapshot", "save", &file]).succeeded();
+    assert!(saved.starts_with(&format!("revision {first} saved to ")), "{saved}");
+    let shown = there.run(&["snapshot", "inspect", &file]).succeeded();
+    for part in ["fleet     lab", "epoch     0", "1 VIP groups", LVS_1.0, LVS_2.0, RS_1.0] {
+        assert!(shown.contains(part), "{part} is not in\n{shown}");
+    }
+
+    let mut changed = Document::vip_alone();
+    changed.advert_interval = "2s";
+    fleet.apply(&changed);
+    let pending = there.run(&["snapshot", "restore", &file, "--dry-run"]);
+    assert_eq!(pending.code, 3, "{}{}", pending.out, pending.err);
+    assert!(pending.out.contains("advert_interval"), "{}", pending.out);
+    let unasked = there.run(&["snapshot", "restore", &file]);
+    assert_eq!(unasked.code, 2, "nobody can answer the question: {}", unasked.err);
+    assert!(unasked.err.contains("--yes"), "{}", unasked.err);
+    let restored = there.run(&["snapshot", "restore", &file, "--yes"]).succeeded();
+    assert!(restored.starts_with(&format!("revision {}: 1 change", first + 2)), "{restored}");
+    let again = there.run(&["snapshot", "restore", &file, "--yes"]).succeeded();
+    assert!(again.contains("nothing changed"), "{again}");
+    let history = there.run(&["history", "-n", "1"]).succeeded();
     assert!(
-        refused.code == 6 || refused.err.contains("may or may not be made"),
-        "nothing can be written\n{}{}",
-        refused.out,
-        refused.err
+        history.contains(&format!("restored revision {first} from a snapshot of")),
+        "{history}"
     );
+
+    // One byte.
+    let mut bytes = std::fs::read(&file).unwrap_or_default();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    assert!(std::fs::write(&file, &bytes).is_ok());
+    let refused = there.run(&["snapshot", "restore", &file, "--yes"]);
+    assert_eq!(refused.code, 1, "{}", refused.out);
+    assert!(refused.err.contains("its checksum is wrong"), "{}", refused.err);
+
+    fleet.kill(LVS_1.0);
+    fleet.kill(LVS_2.0);
+    let refused = there.run(&["snapshot", "save", &file]);
+    assert_eq!(refused.code, 6, "{}{}", refused.out, refused.err);
+    let stale = there.run(&["snapshot", "save", &file, "--stale"]);
+    assert_eq!(stale.code, 0, "{}", stale.err);
+    assert!(stale.err.contains("a newer revision may exist"), "{}", stale.err);
+    let shown = there.run(&["snapshot", "inspect", &file]).succeeded();
+    assert!(shown.contains(&format!("revision  {} (", first + 2)), "{shown}");
+    assert!(shown.contains("was not asked"), "{shown}");
 }
 
 #[test]
@@ -125,14 +200,57 @@ fn a_holder_without_a_majority_lets_go() {
 }
 
 #[test]
+fn a_node_that_was_removed_while_it_was_down_is_told_and_leaves_its_kernel_as_it_is() {
+    let mut fleet = Fleet::start();
+    fleet.apply(&Document::reference("0s"));
+    let namespace = fleet.lab.node(RS_1.0).namespace.clone();
+    let carries = || link::has_address(&namespace, "lo", VIP);
+    eventually("the realserver's side stands", Duration::from_secs(20), || carries().then_some(()));
+    // What it has applied is on its disk within a tenth of a second; nobody will tell it again.
+    pace::throughout("the realserver's side stands", Duration::from_secs(1), || {
+        (!carries()).then(|| "the VIP has gone from lo".to_owned())
+    });
+    fleet.kill(RS_1.0);
+    let _removed = fleet.ctl.run(&["node", "remove", RS_1.0, "--yes"]).succeeded();
+    fleet.agent_mut(RS_1.0).start();
+
+    let mut there = fleet.ctl.clone();
+    there.endpoints = vec![format!("{}:7400", RS_1.1)];
+    let run = eventually("its agent says that it is out", Duration::from_secs(30), || {
+        let run = there.run(&["status"]);
+        run.out.contains("no node of the fleet (removed)").then_some(run)
+    });
+    assert!(run.out.contains("was removed from fleet"), "{}{}", run.out, run.err);
+    let list = there.run(&["node", "list"]).succeeded();
+    let line = list.lines().find(|line| line.starts_with(RS_1.0)).unwrap_or_default();
+    assert!(line.contains("removed"), "{list}");
+    pace::throughout("its kernel stays as it is", Duration::from_secs(3), || {
+        (!carries()).then(|| "the VIP has gone from lo".to_owned())
+    });
+    fleet.agent_mut(RS_1.0).end(Signal::SIGTERM);
+    assert!(carries(), "a stopped agent changes nothing");
+    fleet.agent(RS_1.0).succeed(&["leave"]);
+    assert!(!carries(), "leave takes it out");
+    // And in again, under its old name with a new id.
+    fleet.agent(RS_1.0).join(&format!("{}:7400", LVS_1.1));
+    fleet.agent_mut(RS_1.0).start();
+    fleet.until("it is back", Duration::from_secs(40), |status| {
+        status.node(RS_1.0).is_some_and(|node| node.id == 4 && node.raft == "witness")
+    });
+}
+
+#[test]
 fn a_node_is_removed_and_its_agent_cleans_up() {
     let mut fleet = Fleet::start();
     fleet.apply(&Document::vip_alone());
     fleet.held_by(LVS_1.0);
     let _removed = fleet.ctl.run(&["node", "remove", LVS_1.0, "--yes"]).succeeded();
     fleet.held_by(LVS_2.0);
+    // Its own agent, which would be asked first, shows it as removed.
+    let all = std::mem::replace(&mut fleet.ctl.endpoints, vec![format!("{}:7400", LVS_2.1)]);
     let status = fleet
         .until("two nodes are left", Duration::from_secs(20), |status| status.nodes.len() == 2);
+    fleet.ctl.endpoints = all;
     assert!(status.node(LVS_1.0).is_none());
     fleet.agent_mut(LVS_1.0).end(Signal::SIGTERM);
     fleet.agent(LVS_1.0).succeed(&["leave"]);

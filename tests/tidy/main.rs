@@ -135,6 +135,37 @@ fn tests_are_never_left_out() {
     assert_eq!(marked, Vec::<String>::new());
 }
 
+/// A row of the table that no test shows is a promise.
+#[test]
+fn every_case_of_a_disaster_names_tests_that_there_are() {
+    let file = root().join("docs/disasters.md");
+    let text = std::fs::read_to_string(&file)
+        .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let tests: BTreeSet<String> = files("rs")
+        .iter()
+        .flat_map(|(_, text)| text.lines())
+        .filter_map(|line| {
+            let name = line.trim_start().trim_start_matches("async ").strip_prefix("fn ")?;
+            Some(name.split(['(', '<']).next()?.to_owned())
+        })
+        .collect();
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| **")).collect();
+    assert!(rows.len() >= 10, "only {} cases", rows.len());
+    for row in rows {
+        let shown_by = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        let names: Vec<&str> = shown_by.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "nothing shows: {row}");
+        for name in names {
+            assert!(tests.contains(name), "no test is named {name}");
+        }
+    }
+    let rules = text.split("Shown by").nth(1).unwrap_or_default();
+    let named: Vec<&str> = rules.split("\n\n").next().unwrap_or_default().split('`').collect();
+    for name in named.iter().skip(1).step_by(2) {
+        assert!(tests.contains(*name), "no test is named {name}");
+    }
+}
+
 #[test]
 fn the_commented_configuration_is_the_one_that_the_agent_prints() {
     let file = root().join("deploy/config/agent.toml");

@@ -40,7 +40,7 @@ pub struct Rpc {
 
 /// Every RPC there is. One that is not here is refused.
 #[rustfmt::skip]
-pub const RPCS: [Rpc; 17] = [
+pub const RPCS: [Rpc; 19] = [
     Rpc { path: "/lvsmesh.v1.Control/Apply",           access: Access::Fleet, span: Some("api.apply") },
     Rpc { path: "/lvsmesh.v1.Control/Get",             access: Access::Fleet, span: Some("api.get") },
     Rpc { path: "/lvsmesh.v1.Control/Status",          access: Access::Fleet, span: Some("api.status") },
@@ -53,11 +53,13 @@ pub const RPCS: [Rpc; 17] = [
     Rpc { path: "/lvsmesh.v1.Control/GetIpvsConfig",   access: Access::Fleet, span: Some("api.get_ipvs_config") },
     Rpc { path: "/lvsmesh.v1.Control/ZeroIpvs",        access: Access::Fleet, span: Some("api.zero_ipvs") },
     Rpc { path: "/lvsmesh.v1.Control/RestoreIpvs",     access: Access::Fleet, span: Some("api.restore_ipvs") },
+    Rpc { path: "/lvsmesh.v1.Control/SaveSnapshot",    access: Access::Fleet, span: Some("api.save_snapshot") },
     Rpc { path: "/lvsmesh.v1.Control/Version",         access: Access::Fleet, span: None },
     Rpc { path: "/lvsmesh.internal.v1.Peer/Raft",      access: Access::Node,  span: None },
     Rpc { path: "/lvsmesh.internal.v1.Peer/Join",      access: Access::Node,  span: Some("api.join") },
     Rpc { path: "/lvsmesh.internal.v1.Peer/Report",    access: Access::Node,  span: Some("api.report") },
     Rpc { path: "/lvsmesh.internal.v1.Peer/Self",      access: Access::Node,  span: None },
+    Rpc { path: "/lvsmesh.internal.v1.Peer/Greet",     access: Access::Node,  span: None },
 ];
 
 /// Who calls; among the extensions of every request that reaches a handler.

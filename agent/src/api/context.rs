@@ -1,11 +1,14 @@
 //! What the handlers of both services need, and what this node says of itself.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use lvsmesh_core::model::{Member, NodeId, Role};
 use lvsmesh_core::plan::ServiceKey;
+use lvsmesh_core::state::State;
 use lvsmesh_proto::internal::v1::{HashedService, SelfRequest, SelfResponse};
 use lvsmesh_proto::v1;
 use tokio::sync::watch;
@@ -13,12 +16,14 @@ use tokio::task::JoinSet;
 
 use super::authority::Caller;
 use super::status::{CallError, one_line};
+use crate::belonging::{self, Belonging, Outcast};
 use crate::identity::Identity;
 use crate::lease::{LeaseHandle, Tenure};
 use crate::links::Links;
 use crate::owned::OwnerRecord;
 use crate::raft::{RaftHandle, RaftStatus};
 use crate::reconcile::NodeReport;
+use crate::roster::{Roster, Standing};
 use crate::writes::{Pace, Writes};
 
 /// What the handlers need. Cheap to clone.
@@ -38,10 +43,29 @@ pub struct Context {
     pub writes: Writes,
     /// How long others are waited for.
     pub pace: Pace,
+    /// Which run of this agent this is; drawn at random, never 0.
+    pub incarnation: u64,
+    /// Which runs of other agents speak for their nodes.
+    pub roster: Roster,
+    /// Whether this machine is a node of the fleet.
+    pub belonging: Belonging,
+    /// Where `agent.toml` differs from what the fleet was told, as of the start; one line each.
+    pub differences: Arc<[String]>,
     /// What this agent put into its kernel.
     pub owned: OwnerRecord,
     /// Turns true when the agent stops.
     pub shutdown: watch::Receiver<bool>,
+}
+
+/// Whether somebody who speaks as a node is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// As far as this node knows.
+    Member,
+    /// It is not.
+    Outcast(Outcast),
+    /// It is this node that is none: the other is of a later epoch, or this machine was found to be none before.
+    Mine(Outcast),
 }
 
 /// What was heard of each member: its own words, or why there are none.
@@ -66,7 +90,13 @@ impl Context {
             revision: applied.revision(),
             converged: report.converged && report.revision == applied.revision(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            warnings: report.warnings,
+            warnings: [
+                failed_log(&status),
+                report.warnings,
+                self.copies(&applied),
+                self.differences.to_vec(),
+            ]
+            .concat(),
             foreign: report.foreign.iter().map(listing).collect(),
             drift_repaired: report.drift_repaired,
             last_drift: report.last_drift,
@@ -86,10 +116,76 @@ impl Context {
                 .collect(),
             raft_term: status.term,
             raft_leader: status.leader.map_or(0, |id| id.0),
-            eligible: report.ineligible.is_none(),
-            ineligible_reason: report.ineligible.unwrap_or_default(),
+            eligible: report.ineligible.is_none() && status.fault.is_none(),
+            ineligible_reason: status.fault.or(report.ineligible).unwrap_or_default(),
             commit: status.commit,
             applied: status.applied,
+            incarnation: self.incarnation,
+        }
+    }
+
+    /// One line for each node that a second machine claims to be.
+    fn copies(&self, state: &State) -> Vec<String> {
+        let copied = self.roster.copied(Instant::now());
+        let line = |(id, original): (NodeId, SocketAddr)| {
+            let name =
+                state.member(id).map_or_else(|| id.to_string(), |member| member.name.clone());
+            format!(
+                "a machine with a copy of the disk of node {name} is refused; the node itself runs at {original}"
+            )
+        };
+        copied.into_iter().map(line).collect()
+    }
+
+    /// Whether the caller is the node that it says it is, and one of the fleet. Asks at that node's own address if this run of its agent is new.
+    pub(super) async fn judge(&self, id: NodeId, incarnation: u64, epoch: u64) -> Judgement {
+        let identity = &self.identity;
+        if epoch > identity.epoch {
+            let outcast = Outcast::superseded(identity.id, &identity.fleet, identity.epoch, epoch);
+            self.belonging.cast_out(&outcast);
+        }
+        if let Some(outcast) = self.belonging.outcast() {
+            return Judgement::Mine(outcast);
+        }
+        if epoch < identity.epoch {
+            let outcast = Outcast::superseded(id, &identity.fleet, epoch, identity.epoch);
+            return Judgement::Outcast(outcast);
+        }
+        let state = self.raft.state.borrow().state.clone();
+        if belonging::is_gone(&state, &self.raft.status.borrow(), id) {
+            return Judgement::Outcast(Outcast::removed(id, &identity.fleet));
+        }
+        // An older version does not say which run it is; a node that is not known yet has no address to ask at.
+        let Some(member) = state.member(id).filter(|_| incarnation != 0) else {
+            return Judgement::Member;
+        };
+        let standing = match self.roster.standing(id, incarnation, Instant::now()) {
+            Some(standing) => standing,
+            None => {
+                let standing = self.look_up(member, incarnation).await;
+                self.roster.note(id, incarnation, standing, Instant::now());
+                standing
+            }
+        };
+        match standing {
+            Standing::Original | Standing::Unknown => Judgement::Member,
+            Standing::Copy(original) => Judgement::Outcast(Outcast::copy(id, original)),
+        }
+    }
+
+    async fn look_up(&self, member: &Member, incarnation: u64) -> Standing {
+        let found = if member.id == self.identity.id {
+            Some(self.incarnation)
+        } else {
+            belonging::whoever_answers(&self.links, member, self.pace.answer).await
+        };
+        match found {
+            Some(found) if found == incarnation => Standing::Original,
+            Some(_) => {
+                tracing::warn!(node = member.name, original = %member.grpc, "a machine with a copy of a node's disk is refused");
+                Standing::Copy(member.grpc)
+            }
+            None => Standing::Unknown,
         }
     }
 
@@ -201,12 +297,22 @@ pub(super) fn node_status(
     }
 }
 
+/// That this node takes no part, if so.
+fn failed_log(status: &RaftStatus) -> Vec<String> {
+    let line = |fault: &String| {
+        format!(
+            "its log failed, so that it neither votes nor acknowledges; check the disk and start the agent again: {fault}"
+        )
+    };
+    status.fault.iter().map(line).collect()
+}
+
 /// `tcp 192.0.2.9:25`, as an operator would name a service.
 pub(super) fn listing(key: &ServiceKey) -> String {
     match key {
         ServiceKey::Address { protocol, address, port } => {
             let protocol = format!("{protocol:?}").to_lowercase();
-            format!("{protocol} {}", std::net::SocketAddr::new(*address, *port))
+            format!("{protocol} {}", SocketAddr::new(*address, *port))
         }
         ServiceKey::Mark { ipv6: false, mark } => format!("fwmark {mark}"),
         ServiceKey::Mark { ipv6: true, mark } => format!("fwmark {mark} ipv6"),

@@ -17,10 +17,10 @@ use tonic::{Request, Response, Status};
 
 use super::authority::Caller;
 use super::context::Context;
-use super::overview::overview;
+use super::overview::{cast_out, overview};
 use super::peer::unexpected;
 use super::status::CallError;
-use super::{ipvs, table};
+use super::{backup, ipvs, table};
 use crate::handover;
 use crate::writes::Errand;
 
@@ -242,7 +242,12 @@ impl ControlService {
     async fn overview(&self) -> StatusResponse {
         let answers = self.context.answers().await;
         let raft = self.context.raft.status.borrow().clone();
-        overview(&self.context.applied(), &raft, &answers, &self.context.identity.name)
+        let context = &self.context;
+        let mut status = overview(&context.applied(), &raft, &answers, &context.identity.name);
+        if let Some(outcast) = context.belonging.outcast() {
+            cast_out(&mut status, &context.identity, &outcast);
+        }
+        status
     }
 }
 
@@ -495,6 +500,17 @@ impl Control for ControlService {
             },
         );
         Ok(Response::new(answer.await?))
+    }
+
+    type SaveSnapshotStream = backup::Pieces;
+
+    async fn save_snapshot(
+        &self,
+        request: Request<v1::SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        let errand = Self::errand(&request, true);
+        let pieces = backup::save(&self.context, &errand, request.get_ref().stale).await?;
+        Ok(Response::new(Box::pin(pieces.take_until(self.context.stopping()))))
     }
 
     async fn version(

@@ -13,6 +13,8 @@ use lvsmesh_proto::internal::v1::SelfResponse;
 use lvsmesh_proto::v1;
 
 use super::context::{Answers, listing, node_status};
+use crate::belonging::Outcast;
+use crate::identity::Identity;
 use crate::raft::RaftStatus;
 
 /// Puts the status together.
@@ -41,6 +43,27 @@ pub fn overview(
     };
     response.warnings = warnings(state, raft, answers, &services, &response);
     response
+}
+
+/// Says first of all that the node which answers is none of the fleet any more, so that nobody takes the rest for the fleet's own view.
+pub fn cast_out(status: &mut v1::StatusResponse, identity: &Identity, outcast: &Outcast) {
+    let (name, word) = (&identity.name, outcast.word());
+    let line = format!("{name} is no node of the fleet ({word}): {outcast}; {}", outcast.hint());
+    status.warnings.insert(0, line);
+    let id = identity.id.0;
+    let listed = status.nodes.iter_mut().find(|node| node.id == id);
+    match listed {
+        Some(node) => word.clone_into(&mut node.raft),
+        None => status.nodes.push(v1::NodeStatus {
+            id,
+            name: name.clone(),
+            raft: word.to_owned(),
+            reachable: true,
+            revision: status.revision,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..v1::NodeStatus::default()
+        }),
+    }
 }
 
 /// The leader that a majority of voters stands behind, itself included: all of them answered and name it for the same term. A leader that lost

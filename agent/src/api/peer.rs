@@ -4,12 +4,13 @@ use futures_util::StreamExt;
 use lvsmesh_core::command::{Candidate, Command, Outcome, Readiness};
 use lvsmesh_core::model::NodeId;
 use lvsmesh_proto::internal::v1::peer_server::Peer;
-use lvsmesh_proto::internal::v1::{self as wire, JoinRequest, JoinResponse};
+use lvsmesh_proto::internal::v1::{self as wire, JoinRequest, JoinResponse, Verdict};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::authority::Caller;
-use super::context::Context;
+use super::context::{Context, Judgement};
 use super::status::{CallError, chain};
+use crate::belonging::OutcastKind;
 use crate::writes::Errand;
 
 /// The service.
@@ -61,8 +62,12 @@ impl PeerService {
             .await
     }
 
-    /// Takes one batch of Raft's messages, if it is for this node and from whom it says.
-    fn take(&self, caller: Option<&Caller>, batch: &wire::RaftBatch) -> Result<(), CallError> {
+    /// Takes one batch of Raft's messages, if it is for this node, from whom it says, and that is a node of the fleet.
+    async fn take(
+        &self,
+        caller: Option<&Caller>,
+        batch: &wire::RaftBatch,
+    ) -> Result<(), CallError> {
         let identity = &self.context.identity;
         if batch.fleet != identity.fleet {
             return Err(CallError::Field {
@@ -77,6 +82,13 @@ impl PeerService {
             });
         }
         self.context.check_sender(caller, batch.from)?;
+        let from = NodeId(batch.from);
+        match self.context.judge(from, batch.incarnation, batch.epoch).await {
+            Judgement::Member => {}
+            Judgement::Outcast(outcast) | Judgement::Mine(outcast) => {
+                return Err(CallError::NoMember(outcast));
+            }
+        }
         self.context
             .raft
             .deliver(NodeId(batch.from), &batch.messages)
@@ -104,6 +116,7 @@ impl PeerService {
                 key: identity.lease_key.secret.to_vec(),
             }),
             members: applied.members().map(Into::into).collect(),
+            epoch: identity.epoch,
         })
     }
 }
@@ -123,7 +136,7 @@ impl Peer for PeerService {
         let mut batches = request.into_inner().take_until(self.context.stopping());
         while let Some(batch) = batches.next().await {
             let batch = batch?;
-            self.take(caller.as_ref(), &batch)?;
+            self.take(caller.as_ref(), &batch).await?;
         }
         Ok(Response::new(wire::RaftClosed {}))
     }
@@ -163,5 +176,32 @@ impl Peer for PeerService {
         _: Request<wire::SelfRequest>,
     ) -> Result<Response<wire::SelfResponse>, Status> {
         Ok(Response::new(self.context.own()))
+    }
+
+    async fn greet(
+        &self,
+        request: Request<wire::GreetRequest>,
+    ) -> Result<Response<wire::GreetResponse>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
+        let wire::GreetRequest { fleet, id, incarnation, epoch } = request.into_inner();
+        let own = &self.context.identity.fleet;
+        if fleet != *own {
+            let reason = format!("`{fleet}` is not this fleet, `{own}`");
+            return Err(CallError::Field { field: "fleet", reason }.into());
+        }
+        self.context.check_sender(caller.as_ref(), id)?;
+        let (verdict, reason) = match self.context.judge(NodeId(id), incarnation, epoch).await {
+            Judgement::Member => (Verdict::Member, String::new()),
+            Judgement::Mine(outcast) => (Verdict::Unspecified, outcast.reason),
+            Judgement::Outcast(outcast) => {
+                let verdict = match outcast.kind {
+                    OutcastKind::Removed => Verdict::Removed,
+                    OutcastKind::Copy => Verdict::Copy,
+                    OutcastKind::Superseded => Verdict::Superseded,
+                };
+                (verdict, outcast.reason)
+            }
+        };
+        Ok(Response::new(wire::GreetResponse { verdict: verdict.into(), reason }))
     }
 }

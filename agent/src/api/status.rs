@@ -9,6 +9,7 @@ use prost::Message;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+use crate::belonging::Outcast;
 use crate::tls::{Peer, PeerError};
 
 /// Trailer: what to do about it, UTF-8.
@@ -23,6 +24,12 @@ pub const CONFLICT: &str = "lvsmesh-conflict-bin";
 pub const NO_QUORUM: &str = "no-quorum";
 /// The value of [`REASON`] when a call that was passed on reached an agent that does not lead.
 pub const NOT_LEADER: &str = "not-leader";
+
+/// The value of [`REASON`] when the caller, or the agent that was asked, is no node of the fleet any more.
+pub const NO_MEMBER: &str = "no-member";
+
+/// The value of [`REASON`] when the log of the agent that was asked has failed, and it takes no part.
+pub const NO_LOG: &str = "no-log";
 
 /// Why a call cannot be answered as asked.
 #[derive(Debug, thiserror::Error)]
@@ -165,6 +172,15 @@ pub enum CallError {
         /// Why not.
         reason: String,
     },
+    /// The caller, or this agent's own machine, is no node of the fleet.
+    #[error("{0}")]
+    NoMember(Outcast),
+    /// This agent's log failed: it takes no part in the fleet.
+    #[error("this node takes no part in the fleet: {fault}")]
+    NoLog {
+        /// Why.
+        fault: String,
+    },
     /// Another agent's refusal, passed on as it came.
     #[error("{}", .0.message())]
     Remote(Box<Status>),
@@ -187,11 +203,13 @@ impl CallError {
             Self::Unfit { .. }
             | Self::NobodyFit { .. }
             | Self::NoIpvs { .. }
+            | Self::NoMember(_)
             | Self::Rejected(Rejection::LastVoter { .. }) => Code::FailedPrecondition,
             Self::NoQuorum { .. }
             | Self::NotLeader
             | Self::Unconfirmed { .. }
             | Self::Stopping
+            | Self::NoLog { .. }
             | Self::Unreachable { .. } => Code::Unavailable,
             Self::NotMoved { .. } => Code::DeadlineExceeded,
             Self::Internal { .. } => Code::Internal,
@@ -240,6 +258,10 @@ impl CallError {
             | Self::Internal { .. }
             | Self::Remote(_) => None,
             Self::NoIpvs { hint, .. } => hint.clone(),
+            Self::NoMember(outcast) => Some(outcast.hint().to_owned()),
+            Self::NoLog { .. } => Some(
+                "ask another agent with --endpoint; check the disk here, then start this agent again".to_owned(),
+            ),
         }
     }
 
@@ -247,6 +269,8 @@ impl CallError {
         match self {
             Self::NoQuorum { .. } | Self::Unconfirmed { quorum: false } => Some(NO_QUORUM),
             Self::NotLeader => Some(NOT_LEADER),
+            Self::NoMember(_) => Some(NO_MEMBER),
+            Self::NoLog { .. } => Some(NO_LOG),
             Self::NoSuchCall { .. }
             | Self::NoCertificate
             | Self::Nobody(_)

@@ -8,6 +8,8 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,8 +23,9 @@ use tokio::sync::{oneshot, watch};
 use super::inbox::{Order, Outlet, inbox};
 use super::machine::Machine;
 use super::node::{Node, NodeEffect, NodeInput, Refusal, TICK_MS};
-use super::storage::{FIRST_TERM, LogStore};
+use super::storage::{FIRST_TERM, LogStore, StoreError};
 use super::{Applied, Outbound, ProposeError, RaftError, RaftHandle, RaftStatus, Verdict};
+use crate::api::status::chain;
 use crate::lease::LeaseInputs;
 
 const TICK: Duration = Duration::from_millis(TICK_MS);
@@ -72,6 +75,9 @@ struct Driver<S: LogStore, O> {
     waiting: BTreeMap<u64, Waiter>,
     told: Told,
     compaction: Compaction,
+    heard: Arc<AtomicU64>,
+    /// This node is none of the fleet's any more.
+    retired: bool,
 }
 
 /// What the lease thread was told last.
@@ -110,9 +116,19 @@ where
         waiting: BTreeMap::new(),
         told: Told::default(),
         compaction,
+        heard: Arc::default(),
+        retired: false,
     };
     driver.replay(effects)?;
-    let handle = RaftHandle { state: state_seen, status: status_seen, voted_before, inbox };
+    let heard = Arc::clone(&driver.heard);
+    let handle = RaftHandle {
+        state: state_seen,
+        status: status_seen,
+        voted_before,
+        inbox,
+        heard,
+        doubted: Arc::default(),
+    };
     let thread = std::thread::Builder::new()
         .name("raft".to_owned())
         .spawn(move || driver.run())
@@ -128,7 +144,11 @@ fn may_have_voted<S: LogStore>(store: &S) -> Result<bool, RaftError> {
 
 impl<S: LogStore, O: Outbound> Driver<S, O> {
     fn run(mut self) -> Result<(), RaftError> {
-        let result = self.rounds();
+        let mut result = self.rounds();
+        if let Err(RaftError::Store(error)) = result {
+            self.mute(&error);
+            result = Err(error.into());
+        }
         match &result {
             Ok(()) => tracing::debug!("raft thread ends"),
             // Whoever joins the thread reports it with its hint; this is for the moment at which it happened.
@@ -136,6 +156,48 @@ impl<S: LogStore, O: Outbound> Driver<S, O> {
         }
         let closed = self.node.close();
         result.and(closed.map_err(RaftError::from))
+    }
+
+    /// After the log has failed: nothing is voted, acknowledged or proposed any more, because nothing of it could be kept. What was applied stays
+    /// published, so that the kernel is kept as it should be; a lease is given up, so that another may have it. Ends when asked to.
+    fn mute(&mut self, error: &StoreError) {
+        let fault = chain(error);
+        tracing::error!(
+            error = fault,
+            hint = error.hint(),
+            "the log failed: this node neither votes nor acknowledges until its agent is started again; its kernel is kept up"
+        );
+        self.lease.send(Input::Abdicate { successor: None });
+        let view = self.node.view();
+        let silent = RaftStatus {
+            leader: None,
+            leading: false,
+            settled: false,
+            backed: false,
+            fault: Some(fault),
+            matched: BTreeMap::new(),
+            ..view.clone()
+        };
+        self.tell_lease(&silent);
+        self.status.send_replace(silent);
+        for (_, waiter) in std::mem::take(&mut self.waiting) {
+            waiter.answer(Answer::Failed(ProposeError::Disk));
+        }
+        while let Ok(order) = self.outlet.queue.recv() {
+            match order {
+                Order::Stop => return,
+                Order::Messages(messages) => self.outlet.took(messages.len()),
+                // A caller that gave up does not want to know.
+                Order::Propose { reply, .. } => drop(reply.send(Err(ProposeError::Disk))),
+                Order::Change { reply, .. } => drop(reply.send(Err(ProposeError::Disk))),
+                Order::Retire => {
+                    self.retired = true;
+                    let silent = self.status.borrow().clone();
+                    self.tell_lease(&silent);
+                }
+                Order::Verdict(_) | Order::Priority(_) | Order::Unreachable(_) => {}
+            }
+        }
     }
 
     fn rounds(&mut self) -> Result<(), RaftError> {
@@ -178,11 +240,23 @@ impl<S: LogStore, O: Outbound> Driver<S, O> {
             Order::Stop => return false,
             Order::Messages(messages) => {
                 self.outlet.took(messages.len());
+                if self.retired {
+                    return true;
+                }
                 for message in messages {
                     self.node.feed(NodeInput::Message(Box::new(message)), effects);
                 }
                 return true;
             }
+            Order::Retire => {
+                self.retired = true;
+                let status = self.node.view().clone();
+                self.tell_lease(&status);
+                NodeInput::StepDown { term: status.term }
+            }
+            // Nothing that could elect anybody goes through any more.
+            Order::Verdict(Verdict::Pass(ticket)) if self.retired => NodeInput::Drop(ticket),
+            Order::Verdict(Verdict::Campaign) if self.retired => return true,
             Order::Verdict(verdict) => match verdict {
                 Verdict::Pass(ticket) => NodeInput::Pass(ticket),
                 Verdict::Drop(ticket) => NodeInput::Drop(ticket),
@@ -253,6 +327,7 @@ impl<S: LogStore, O: Outbound> Driver<S, O> {
             }
         }
         if heard {
+            self.heard.fetch_add(1, Ordering::Relaxed);
             self.lease.send(Input::LeaderHeard);
         }
         if changed {
@@ -293,9 +368,11 @@ impl<S: LogStore, O: Outbound> Driver<S, O> {
 
     /// Passes on what of the status concerns the lease, where it changed.
     fn tell_lease(&mut self, status: &RaftStatus) {
-        if self.told.voters != status.voters {
-            self.told.voters.clone_from(&status.voters);
-            self.lease.send(Input::Voters(status.voters.clone()));
+        // Who is in no configuration neither holds nor campaigns.
+        let voters = if self.retired { BTreeSet::new() } else { status.voters.clone() };
+        if self.told.voters != voters {
+            self.told.voters.clone_from(&voters);
+            self.lease.send(Input::Voters(voters));
         }
         let view = RaftView { term: status.term, leader: status.leader, settled: status.settled };
         if self.told.view != view {

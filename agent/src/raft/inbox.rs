@@ -26,6 +26,7 @@ pub(super) enum Order {
     Change { request: u64, change: Change, reply: oneshot::Sender<Result<(), ProposeError>> },
     Priority(i64),
     Unreachable(NodeId),
+    Retire,
     Stop,
 }
 

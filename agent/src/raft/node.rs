@@ -34,7 +34,7 @@ use raft::{RawNode, SnapshotStatus, StateRole};
 
 use self::gate::Gate;
 use self::pending::{Kind, Pending};
-pub(super) use self::replay::unreadable;
+pub(crate) use self::replay::unreadable;
 use super::RaftStatus;
 use super::storage::{Batch, LogStore, StoreError};
 
@@ -52,6 +52,8 @@ const LEARNER_HEARTBEATS: u64 = 10;
 const SNAPSHOT_TICKS: u64 = 500;
 /// A leader that was not heard from for two heartbeats may be dead.
 const LEADER_SILENT_TICKS: u64 = 2 * HEARTBEAT_TICKS as u64;
+/// A leader counts a voter as behind it for so long after its last message. Heartbeats ask for one every [`HEARTBEAT_TICKS`].
+const BACKED_TICKS: u64 = 20 * HEARTBEAT_TICKS as u64;
 /// How long commit and applied index may stay in memory only. Both can be learned again from the leader; on disk they let a node that boots alone
 /// act on what it had applied.
 const COMMIT_TICKS: u64 = 10;
@@ -200,6 +202,8 @@ pub struct Node<S: LogStore> {
     ticks: u64,
     /// The tick at which the leader was last heard from.
     heard: u64,
+    /// The tick of the last message of each node that the configuration knows.
+    answered: BTreeMap<u64, u64>,
     /// Snapshots on their way: to whom, and the tick at which to give up.
     snapshots: BTreeMap<u64, u64>,
     /// A [`NodeInput::Snapshot`] that is not stored yet.
@@ -256,6 +260,7 @@ impl<S: LogStore> Node<S> {
             view: RaftStatus::default(),
             ticks: 0,
             heard: 0,
+            answered: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             snapshot: None,
             configurations: 0,
@@ -385,6 +390,9 @@ impl<S: LogStore> Node<S> {
         let kind = message.get_msg_type();
         let (from, term) = (message.from, message.term);
         let asked = (message.log_term, message.index);
+        if self.raw.raft.prs().get(from).is_some() {
+            self.answered.insert(from, self.ticks);
+        }
         let ordered = message.context == raft::CAMPAIGN_TRANSFER;
         if is_vote_request(kind) && (ordered || asked.0 > self.last_log().0) {
             message.priority = i64::MAX;
@@ -490,6 +498,15 @@ impl<S: LogStore> Node<S> {
 
     fn leads(&self) -> bool {
         self.raw.raft.state == StateRole::Leader
+    }
+
+    /// Whether a majority of the voters, this node included, was heard from lately.
+    fn is_backed(&self, voters: &BTreeSet<NodeId>) -> bool {
+        let lately = |id: &&NodeId| {
+            **id == self.id
+                || self.answered.get(&id.0).is_some_and(|at| at + BACKED_TICKS >= self.ticks)
+        };
+        voters.iter().filter(lately).count() > voters.len() / 2
     }
 
     fn leader(&self) -> Option<NodeId> {
@@ -737,16 +754,19 @@ impl<S: LogStore> Node<S> {
         let prs = raft.prs();
         let nodes = |ids: Vec<u64>| -> BTreeSet<NodeId> { ids.into_iter().map(NodeId).collect() };
         let conf = prs.conf().to_conf_state();
+        let voters = nodes([conf.voters, conf.voters_outgoing].concat());
         RaftStatus {
             id: self.id,
             term: raft.term,
             leader: self.leader(),
             leading,
             settled: leading && raft.commit_to_current_term(),
-            voters: nodes([conf.voters, conf.voters_outgoing].concat()),
+            backed: leading && self.is_backed(&voters),
+            voters,
             learners: nodes(conf.learners),
             commit: raft.raft_log.committed,
             applied: raft.raft_log.applied(),
+            fault: None,
             matched: if leading {
                 prs.iter().map(|(id, progress)| (NodeId(*id), progress.matched)).collect()
             } else {

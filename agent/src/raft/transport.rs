@@ -22,9 +22,11 @@ use raft::eraftpb::Message;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 use tonic::transport::Channel;
 
 use super::{Outbound, RaftHandle, RaftStatus};
+use crate::api::status;
 use crate::tls::Connector;
 
 /// Messages that wait for one peer.
@@ -50,11 +52,23 @@ pub struct Outbox {
     queues: Queues,
 }
 
+/// Who sends: what every batch says of its sender.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// This node.
+    pub own: NodeId,
+    /// Its fleet's name.
+    pub fleet: String,
+    /// Which run of its agent this is.
+    pub incarnation: u64,
+    /// The fleet's epoch, as this node knows it.
+    pub epoch: u64,
+}
+
 /// Keeps a stream to every other member.
 #[derive(Debug)]
 pub struct Transport {
-    own: NodeId,
-    fleet: String,
+    origin: Origin,
     connector: Connector,
     queues: Queues,
 }
@@ -68,10 +82,10 @@ struct Link {
 
 /// Makes both ends. Nothing is sent before [`Transport::run`].
 #[must_use]
-pub fn transport(own: NodeId, fleet: &str, connector: Connector) -> (Outbox, Transport) {
+pub fn transport(origin: Origin, connector: Connector) -> (Outbox, Transport) {
     let queues = Queues::default();
     let outbox = Outbox { queues: Arc::clone(&queues) };
-    (outbox, Transport { own, fleet: fleet.to_owned(), connector, queues })
+    (outbox, Transport { origin, connector, queues })
 }
 
 impl Outbound for Outbox {
@@ -114,7 +128,7 @@ impl Transport {
             .departed()
             .filter(|member| counts(&member.id))
             .chain(state.members())
-            .filter(|member| member.id != self.own)
+            .filter(|member| member.id != self.origin.own)
             .map(|member| (member.id, member.grpc))
             .collect()
     }
@@ -140,8 +154,7 @@ impl Transport {
                 let (sender, queue) = mpsc::channel(QUEUE);
                 queues.insert(*peer, sender);
                 let stream = Stream {
-                    fleet: self.fleet.clone(),
-                    own: self.own,
+                    origin: self.origin.clone(),
                     peer: *peer,
                     channel: self.connector.channel(*address),
                     queue,
@@ -154,8 +167,7 @@ impl Transport {
 }
 
 struct Stream {
-    fleet: String,
-    own: NodeId,
+    origin: Origin,
     peer: NodeId,
     channel: Channel,
     queue: mpsc::Receiver<Vec<u8>>,
@@ -182,6 +194,8 @@ impl Stream {
     /// Sends until the stream ends, and says why; `None` if nothing will ever be sent again.
     async fn once(&mut self) -> Option<String> {
         let (batches, outgoing) = mpsc::channel::<RaftBatch>(BATCHES);
+        // The peer looks up who speaks before there is anything urgent to say. An empty queue takes it.
+        drop(batches.try_send(self.batch(Vec::new())));
         let mut client = PeerClient::new(self.channel.clone())
             .max_encoding_message_size(MAX_BATCH_BYTES + (1 << 20));
         let call = client.raft(ReceiverStream::new(outgoing));
@@ -192,7 +206,7 @@ impl Stream {
                 ended = &mut call => {
                     return Some(match ended {
                         Ok(_) => "closed by the peer".to_owned(),
-                        Err(status) => status.message().to_owned(),
+                        Err(status) => self.refused(&status),
                     });
                 }
                 // Cancel safe: a permit that is not used is given back, and `batch` is awaited alone.
@@ -203,20 +217,34 @@ impl Stream {
                         ended = &mut call => {
                             return Some(match ended {
                                 Ok(_) => "closed by the peer".to_owned(),
-                                Err(status) => status.message().to_owned(),
+                                Err(status) => self.refused(&status),
                             });
                         }
                         // Cancel safe: only the first message is awaited.
                         batch = next_batch(&mut self.queue) => batch?,
                     };
-                    permit.send(RaftBatch {
-                        fleet: self.fleet.clone(),
-                        from: self.own.0,
-                        to: self.peer.0,
-                        messages: batch,
-                    });
+                    permit.send(self.batch(batch));
                 }
             }
+        }
+    }
+
+    /// Why the peer ended the stream, in its words.
+    fn refused(&self, status: &Status) -> String {
+        if status::reason(status) == Some(status::NO_MEMBER) {
+            self.raft.doubt();
+        }
+        status.message().to_owned()
+    }
+
+    fn batch(&self, messages: Vec<Vec<u8>>) -> RaftBatch {
+        RaftBatch {
+            fleet: self.origin.fleet.clone(),
+            from: self.origin.own.0,
+            to: self.peer.0,
+            messages,
+            incarnation: self.origin.incarnation,
+            epoch: self.origin.epoch,
         }
     }
 }

@@ -10,6 +10,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 use tokio::sync::watch;
 
+use crate::belonging::Belonging;
 use crate::lease::{LeaseHandle, Tenure};
 use crate::raft::{RaftHandle, RaftStatus};
 use crate::reconcile::NodeReport;
@@ -23,6 +24,8 @@ pub struct Sources {
     pub lease: LeaseHandle,
     /// The reconciler's last report.
     pub report: watch::Receiver<NodeReport>,
+    /// Whether this machine is a node of the fleet.
+    pub belonging: Belonging,
     /// This node's name.
     pub node: String,
 }
@@ -69,6 +72,8 @@ const MEASURES: &[Measure] = &[
     gauge("raft.term", "Current Raft term", |s| one(status(s).term)),
     gauge("raft.leader", "1 if this node leads", |s| flag(status(s).leading)),
     gauge("raft.leader_known", "1 if this node knows a leader", |s| flag(status(s).leader.is_some())),
+    gauge("raft.log_failed", "1 if the log failed, so that this node takes no part until its agent is started again", |s| flag(status(s).fault.is_some())),
+    gauge("member", "0 if this machine was told that it is no node of the fleet", |s| flag(s.belonging.outcast().is_none())),
     gauge("raft.commit", "Index of the last committed log entry", |s| one(status(s).commit)),
     gauge("raft.applied", "Index of the last applied log entry", |s| one(status(s).applied)),
     gauge("raft.voters", "Voters of the applied Raft configuration", |s| count(status(s).voters.len())),

@@ -88,7 +88,24 @@ impl Fleet {
 
     /// An agent that is configured, and in no fleet.
     pub(crate) fn agent(&self, name: &str, roles: &[&str]) -> Agent {
-        let dir = self.dir.path().join(name);
+        self.machine(name, name, roles)
+    }
+
+    /// Another machine with the configuration of a node and a copy of its disk, which must not change meanwhile.
+    pub(crate) fn copied(&self, name: &str, roles: &[&str], of: &Agent) -> Agent {
+        assert!(of.child.is_none(), "a log that is being written cannot be copied");
+        let copy = self.machine(&format!("{name}-copy"), name, roles);
+        let data = copy.dir.join("data");
+        std::fs::create_dir(&data).unwrap();
+        for file in std::fs::read_dir(of.dir.join("data")).unwrap().flatten() {
+            std::fs::copy(file.path(), data.join(file.file_name())).unwrap();
+        }
+        copy
+    }
+
+    /// An agent of that name on a machine of its own.
+    pub(crate) fn machine(&self, dir: &str, name: &str, roles: &[&str]) -> Agent {
+        let dir = self.dir.path().join(dir);
         std::fs::create_dir(&dir).unwrap();
         let address = unused_address();
         let tls = match &self.authority {
@@ -235,7 +252,7 @@ impl Agent {
         self.child = Some(child);
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
@@ -255,6 +272,14 @@ impl Agent {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::SIGTERM).unwrap();
         let status = timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
         assert!(status.success(), "{status}\n{}", self.log());
+    }
+
+    /// Writes zeroes over the beginning of its log.
+    pub(crate) fn damage_log(&self) {
+        let path = self.dir.join("data/raft.redb");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[..512].fill(0);
+        std::fs::write(&path, bytes).unwrap();
     }
 
     pub(crate) fn empty_disk(&self) {

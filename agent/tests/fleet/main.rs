@@ -6,6 +6,8 @@
 )]
 
 mod agent;
+mod disasters;
+mod members;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -157,6 +159,40 @@ async fn without_a_majority_the_fleet_is_read_only_and_says_so() {
     three.run().await;
     two.until("a quorum again", |status| status.quorum).await;
     assert_eq!(two.control().apply(apply(2, None)).await.unwrap().into_inner().revision, 2);
+}
+
+/// Realservers alone: whoever leads holds no lease, so nothing deposes it when its followers go.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_without_lease_and_followers_refuses_writes_for_want_of_a_quorum() {
+    let fleet = Fleet::new("quiet").await;
+    let one = fleet.first("n1", &["realserver"]).await;
+    let mut two = fleet.joined("n2", &["realserver"], &one).await;
+    let mut three = fleet.joined("n3", &["realserver"], &one).await;
+    one.until("three voters and n1 leads", |status| {
+        status.quorum
+            && status.leader == "n1"
+            && status.nodes.len() == 3
+            && status.nodes.iter().all(|node| node.raft != "learner")
+    })
+    .await;
+    one.control().apply(apply(1, None)).await.unwrap();
+    two.kill();
+    three.kill();
+    let refused = one.control().apply(apply(2, None)).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused)),
+        (Code::Unavailable, Some("no-quorum")),
+        "{refused}"
+    );
+    // By now it knows, and does not even try.
+    let refused = one.control().apply(apply(3, None)).await.unwrap_err();
+    assert!(refused.message().contains("no leader was found"), "{refused}");
+    let got = one.control().get(GetRequest { revision: 0 }).await.unwrap().into_inner();
+    assert!(got.stale, "a leader without a majority may not know the newest revision");
+    three.run().await;
+    one.until("a quorum again", |status| status.quorum).await;
+    let applied = one.control().apply(apply(4, None)).await.unwrap().into_inner();
+    assert!(applied.revision >= 2, "{applied:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,7 +47,7 @@ pub(super) async fn run(
 }
 
 /// `USER@HOST`, believed only where there are no certificates.
-fn author() -> String {
+pub(super) fn author() -> String {
     let user = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let named = |name: Option<String>, otherwise: &str| {
@@ -58,7 +58,7 @@ fn author() -> String {
     format!("{}@{}", named(user, "unknown"), named(host, "unknown"))
 }
 
-fn table(answer: &v1::ApplyResponse, dry_run: bool) -> String {
+pub(super) fn table(answer: &v1::ApplyResponse, dry_run: bool) -> String {
     let v1::ApplyResponse { revision, unchanged, changes, warnings } = answer;
     let warnings: String = warnings.iter().map(|line| format!("warning: {line}\n")).collect();
     if *unchanged {
@@ -78,7 +78,7 @@ fn table(answer: &v1::ApplyResponse, dry_run: bool) -> String {
     text + &warnings
 }
 
-fn tree(answer: &v1::ApplyResponse, dry_run: bool) -> Value {
+pub(super) fn tree(answer: &v1::ApplyResponse, dry_run: bool) -> Value {
     map([
         ("revision", number(answer.revision)),
         ("unchanged", Value::Bool(answer.unchanged)),

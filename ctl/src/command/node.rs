@@ -1,10 +1,9 @@
 //! `lvsctl node`.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
-
 use lvsmesh_core::document::Value;
 use lvsmesh_proto::v1;
 
+use super::confirm;
 use crate::client::{Client, Repeat};
 use crate::failure::{Exit, Failure};
 use crate::output::{Done, Format, present};
@@ -47,21 +46,10 @@ pub(super) async fn remove(
 
 /// Says what will happen, and asks if there is somebody to ask.
 fn confirmed(name: &str) -> Result<bool, Failure> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Err(Failure::usage(format!(
-            "removing node `{name}` takes its vote and its traffic away for good"
-        ))
-        .hint("add --yes if that is meant"));
-    }
-    let question = format!(
-        "This takes node `{name}` out of the fleet for good: it votes no more, holds no VIP, and gets no traffic as a managed real server.\nRemove it? [y/N] "
-    );
-    let mut stderr = std::io::stderr().lock();
-    let asked = stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush());
-    let mut answer = String::new();
-    asked
-        .and_then(|()| stdin.lock().read_line(&mut answer))
-        .map_err(|error| Failure::new(Exit::Failed, format!("cannot ask: {error}")))?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    confirm::confirmed(
+        &format!("removing node `{name}` takes its vote and its traffic away for good"),
+        &format!(
+            "This takes node `{name}` out of the fleet for good: it votes no more, holds no VIP, and gets no traffic as a managed real server.\nRemove it? [y/N] "
+        ),
+    )
 }

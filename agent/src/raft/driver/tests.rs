@@ -291,20 +291,49 @@ async fn the_lease_is_told_and_nobody_is_elected_before_it_allows_it() {
 }
 
 #[tokio::test]
-async fn a_failed_disk_ends_the_thread_and_everyone_who_waits_is_told() {
-    let disk = Disk::default();
-    let mut store = MemoryStore::open(&disk);
-    start::found_in(&mut store, "test", candidate("n1")).unwrap();
-    let wire = Wire::default();
-    let one = Running::start(store, NodeId(1), &wire, Compaction::default(), true);
-    one.elect().await;
-    // What can wait is written some ticks later; the failure is meant for the proposal.
-    disk.fail(Fault::AtSync);
-    assert_eq!(one.handle.propose(admit("n2")).await, Err(ProposeError::Stopped));
-    let error = one.thread.join().unwrap().unwrap_err();
-    assert!(matches!(error, RaftError::Store(StoreError::Io { .. })), "{error:?}");
-    assert!(one.handle.status.has_changed().is_err(), "readers cannot see that it ended");
-    assert_eq!(one.handle.propose(admit("n2")).await, Err(ProposeError::Stopped));
+async fn a_failed_disk_silences_the_node_and_leaves_what_it_had_applied() {
+    for fault in [Fault::BeforeWrite, Fault::AtSync] {
+        let disk = Disk::default();
+        let mut store = MemoryStore::open(&disk);
+        start::found_in(&mut store, "test", candidate("n1")).unwrap();
+        let wire = Wire::default();
+        let one = Running::start(store, NodeId(1), &wire, Compaction::default(), true);
+        one.elect().await;
+        // What can wait is written some ticks later; the failure is meant for the proposal.
+        disk.fail(fault);
+        assert_eq!(one.handle.propose(admit("n2")).await, Err(ProposeError::Disk));
+        let status = one.until("it says so", |status| status.fault.is_some()).await;
+        assert!(!status.leading && !status.settled && status.leader.is_none(), "{status:?}");
+        assert!(status.fault.unwrap().contains("the test broke this disk"));
+        assert_eq!(one.names(), ["n1"], "what was applied stands");
+
+        // The disk is well again, and still nothing is asked of it: what it has of the failed write, nobody knows.
+        one.handle.verdict(Verdict::Campaign);
+        let vote = Message {
+            msg_type: raft::eraftpb::MessageType::MsgRequestVote.into(),
+            from: 2,
+            to: 1,
+            term: 99,
+            ..Message::default()
+        };
+        one.handle.deliver(NodeId(2), &[vote.encode_to_vec()]).unwrap();
+        assert_eq!(one.handle.propose(admit("n3")).await, Err(ProposeError::Disk));
+        assert_eq!(one.handle.change(Change::AddLearner(NodeId(2))).await, Err(ProposeError::Disk));
+        let term = one.handle.status.borrow().term;
+        assert!(term < 99 && one.gated.try_iter().all(|request| request.term < 99));
+        let silent = Input::Raft(RaftView { term, leader: None, settled: false });
+        let started = Instant::now();
+        while one.told.lock().unwrap().last() != Some(&silent) {
+            assert!(started.elapsed() < PATIENCE, "{:?}", one.told.lock().unwrap());
+            tokio::time::sleep(TICK).await;
+        }
+        assert!(one.told.lock().unwrap().contains(&Input::Abdicate { successor: None }));
+
+        one.handle.shutdown();
+        let error = one.thread.join().unwrap().unwrap_err();
+        assert!(matches!(error, RaftError::Store(StoreError::Io { .. })), "{error:?}");
+        assert!(one.handle.status.has_changed().is_err(), "readers cannot see that it ended");
+    }
 }
 
 #[tokio::test]

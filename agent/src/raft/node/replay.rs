@@ -42,7 +42,7 @@ pub(super) fn replay<S: LogStore>(store: &S) -> Result<(NodeId, Vec<NodeEffect>)
 }
 
 /// A store's error that came back through raft-rs.
-pub(in crate::raft) fn unreadable(error: raft::Error) -> StoreError {
+pub(crate) fn unreadable(error: raft::Error) -> StoreError {
     if let raft::Error::Store(StorageError::Other(source)) = error {
         return match source.downcast::<StoreError>() {
             Ok(error) => *error,

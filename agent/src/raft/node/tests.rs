@@ -652,6 +652,26 @@ fn only_the_leader_takes_proposals() {
 }
 
 #[test]
+fn a_leader_knows_that_its_majority_fell_silent_and_that_it_is_back() {
+    let mut fleet = Fleet::voters(3);
+    fleet.elect(1);
+    assert!(fleet.view(1).backed, "elected by a majority just now");
+    fleet.cut.insert(2);
+    fleet.pass_time(3 * BACKED_TICKS);
+    assert!(fleet.view(1).backed, "one of the two others is enough");
+    fleet.cut.insert(3);
+    fleet.pass_time(BACKED_TICKS / 2);
+    assert!(fleet.view(1).backed, "a lost heartbeat is no lost majority");
+    fleet.pass_time(BACKED_TICKS);
+    let view = fleet.view(1);
+    assert!((view.leading, view.settled, view.backed) == (true, true, false), "{view:?}");
+    fleet.cut.remove(&3);
+    fleet.pass_time(2 * HEARTBEAT_TICKS as u64);
+    assert!(fleet.view(1).backed);
+    assert!(!fleet.view(3).backed, "only a leader is");
+}
+
+#[test]
 fn a_second_change_at_once_and_the_leaders_own_removal_are_refused() {
     let mut fleet = Fleet::voters(3);
     fleet.elect(1);

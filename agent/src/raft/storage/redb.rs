@@ -11,8 +11,8 @@ use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use redb::backends::FileBackend;
 use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition,
-    WriteTransaction,
+    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageBackend,
+    TableDefinition, WriteTransaction,
 };
 
 use super::{Batch, LogStore, Outline, StoreError};
@@ -63,6 +63,11 @@ impl RedbStore {
             .open(path)
             .map_err(|error| io("open", path, error))?;
         let backend = FileBackend::new(file).map_err(|error| opening(path, error))?;
+        Self::on(backend, path)
+    }
+
+    /// As [`RedbStore::open`], on any device; `path` is for messages.
+    pub(super) fn on(backend: impl StorageBackend, path: &Path) -> Result<Self, StoreError> {
         let db = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .set_check_integrity_on_open(true)

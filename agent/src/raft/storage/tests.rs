@@ -1,5 +1,8 @@
 //! The suite that every log store passes, and what only one of them can show.
 
+mod device;
+mod faults;
+
 use std::path::PathBuf;
 
 use prost011::Message as _;

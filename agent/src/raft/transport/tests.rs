@@ -66,6 +66,17 @@ impl Peer for Sink {
     ) -> Result<Response<wire::SelfResponse>, Status> {
         Err(Status::unimplemented(""))
     }
+
+    async fn greet(
+        &self,
+        _: Request<wire::GreetRequest>,
+    ) -> Result<Response<wire::GreetResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+fn origin(own: NodeId) -> Origin {
+    Origin { own, fleet: "test".to_owned(), incarnation: own.0, epoch: 0 }
 }
 
 /// One agent's Raft: thread, streams and server.
@@ -100,7 +111,7 @@ impl Host {
 
     fn start(store: MemoryStore, own: NodeId, listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
-        let (outbox, transport) = transport(own, "test", Connector::insecure());
+        let (outbox, transport) = transport(origin(own), Connector::insecure());
         let (inputs, orders) = lease::queue().unwrap();
         let (raft, _thread) =
             driver::spawn(store, 0, Compaction::default(), inputs, outbox.clone()).unwrap();
