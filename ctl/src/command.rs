@@ -10,6 +10,7 @@ mod ipvs;
 mod node;
 mod status;
 mod version;
+mod vip;
 
 use std::path::PathBuf;
 
@@ -39,6 +40,7 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         | Command::Ipvs(_)
         | Command::Node(_)
         | Command::Failover(_)
+        | Command::Vip(_)
         | Command::History(_)
         | Command::Version => {}
     }
@@ -50,6 +52,7 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         | Command::Ipvs(_)
         | Command::Node(_)
         | Command::Failover(_)
+        | Command::Vip(_)
         | Command::Import(_)
         | Command::Export(_)
         | Command::History(_)
@@ -63,6 +66,7 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         | Command::Ipvs(_)
         | Command::Node(_)
         | Command::Failover(_)
+        | Command::Vip(_)
         | Command::Import(_)
         | Command::Export(_)
         | Command::History(_)
@@ -82,6 +86,7 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         Command::Ipvs(command) => ipvs::run(&client, format, command, saved).await,
         Command::Node(Node::List) => node::list(&client, format).await,
         Command::Node(Node::Remove { name, yes }) => node::remove(&client, format, name, yes).await,
+        Command::Vip(command) => vip::run(&client, format, command).await,
         Command::Failover(failover) => failover::run(&client, format, failover.to).await,
         Command::Import(Import::Keepalived(import)) => import::keepalived(output, &import),
         Command::Import(Import::Ipvsadm { file, options }) => {

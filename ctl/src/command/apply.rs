@@ -47,7 +47,7 @@ pub(super) async fn run(
 }
 
 /// `USER@HOST`, believed only where there are no certificates.
-fn author() -> String {
+pub(super) fn author() -> String {
     let user = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let named = |name: Option<String>, otherwise: &str| {
