@@ -40,7 +40,7 @@ fn a_master_that_drops_our_adverts_is_named_with_the_reason_and_left_alone() {
         page.lines()
             .any(|line| {
                 line.starts_with("lvsmesh_vrrp_odd_adverts_total{reason=\"authentication\"} ")
-                    && !line.ends_with(" 0")
+                    && !line.ends_with(" 0.0")
             })
             .then_some(())
     });
@@ -105,7 +105,7 @@ fn what_came_through_a_router_or_cannot_be_read_changes_nothing_and_is_shown() {
     assert_eq!(fleet.attached(), [LVS_1.0]);
     let page = metrics(&fleet, LVS_1.0);
     for reason in ["ttl", "malformed"] {
-        let line = format!("lvsmesh_vrrp_odd_adverts_total{{reason=\"{reason}\"}} 3");
+        let line = format!("lvsmesh_vrrp_odd_adverts_total{{reason=\"{reason}\"}} 3.0");
         assert!(page.lines().any(|found| found == line), "{line}\n{page}");
     }
     // The same, sound and from the segment, does.

@@ -173,14 +173,16 @@ impl Group {
         self.detach(tools);
     }
 
-    /// Time has passed: a foreign master that is silent long enough is gone.
-    pub(super) fn wake(&mut self, tools: &mut Tools<'_>) {
+    /// Time has passed: a foreign master that is silent long enough is gone. Says whether it stands otherwise than before.
+    pub(super) fn wake(&mut self, tools: &mut Tools<'_>) -> bool {
         let now = tools.clock.now();
+        let before = self.coexist.state();
         if self.coexist.deadline().is_some_and(|deadline| deadline <= now) {
             let turn = self.coexist.step(now, Input::Timer);
             self.turn(turn, tools);
         }
         self.emit(tools);
+        self.coexist.state() != before
     }
 
     /// Everything is put back and said again now.

@@ -242,12 +242,11 @@ impl Segment {
     /// is passed over.
     pub(super) fn sighted(&self) -> Option<Sighting> {
         let mut buffer = [0; 128];
-        let own = self.mac();
         let is = |address: IpAddr| self.addresses.iter().any(|own| own.address() == address);
         while let Ok(Some(frame)) = self.arp.receive(&mut buffer) {
             let Ok(packet) = arp::Packet::decode(frame) else { continue };
             let address = packet.sender.into();
-            if packet.sender_mac != own && is(address) {
+            if is(address) && packet.sender_mac != self.mac() {
                 return Some(Sighting { address, mac: packet.sender_mac });
             }
         }
@@ -255,7 +254,7 @@ impl Segment {
         while let Ok(Some(frame)) = neighbours.receive(&mut buffer) {
             let Ok(said) = ndp::Advertisement::decode(frame) else { continue };
             let address = said.target.into();
-            if said.mac != own && is(address) {
+            if is(address) && said.mac != self.mac() {
                 return Some(Sighting { address, mac: said.mac });
             }
         }

@@ -211,7 +211,7 @@ impl Thread {
         self.step(Input::Timer);
         self.listen();
         self.look();
-        self.with_groups(Group::wake);
+        self.wake();
         self.finish();
     }
 
@@ -366,6 +366,14 @@ impl Thread {
         };
         for group in &mut self.groups {
             act(group, &mut tools);
+        }
+    }
+
+    fn wake(&mut self) {
+        let mut news = false;
+        self.with_groups(|group, tools| news |= group.wake(tools));
+        if news {
+            self.publish();
         }
     }
 

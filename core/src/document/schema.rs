@@ -69,7 +69,7 @@ pub const VRRP: Object = Object {
         "peers",
         "unicast_peers",
     ],
-    planned: &[],
+    planned: &["vmac"],
 };
 
 /// `vrrp.auth`.

@@ -174,6 +174,7 @@ fn what_is_not_built_yet_is_refused_by_name() {
         ("fleet.notifications", tree!({})),
         ("vips.0.attach", tree!("responder")),
         ("vips.0.vrrp.auth", tree!({ pass: "1111", hmac: {} })),
+        ("vips.0.vrrp.vmac", tree!(true)),
         ("pools.0.quorum", tree!(2)),
         ("pools.0.sorry", tree!({})),
     ] {
@@ -189,6 +190,7 @@ fn what_is_not_built_yet_is_refused_by_name() {
     fleet.notifications: `notifications` is not supported yet; leave it out
     vips[0].attach: attach `responder` is not supported yet; use `address`
     vips[0].vrrp.auth.hmac: `hmac` is not supported yet; leave it out
+    vips[0].vrrp.vmac: `vmac` is not supported yet; leave it out
     pools[0].quorum: `quorum` is not supported yet; leave it out
     pools[0].sorry: `sorry` is not supported yet; leave it out
     "#);

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{LinkAddr, MsgFlags, getsockname, recv};
+use nix::sys::socket::{LinkAddr, MsgFlags, SockaddrStorage, getsockname, recv};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
 use super::vrrp::errno;
@@ -184,8 +184,10 @@ impl FrameListener {
     ///
     /// If the kernel does not say.
     pub fn hardware_address(&self) -> Result<Option<[u8; 6]>, Errno> {
-        // `packet_getname` looks it up at the interface each time (net/packet/af_packet.c).
-        getsockname::<LinkAddr>(self.socket.as_raw_fd()).map(|address| address.addr())
+        // `packet_getname` looks it up at the interface each time (net/packet/af_packet.c), and says no more bytes than the address has, which
+        // only the type for every address takes.
+        let address: SockaddrStorage = getsockname(self.socket.as_raw_fd())?;
+        Ok(address.as_link_addr().and_then(LinkAddr::addr))
     }
 
     /// Takes the next frame out of the queue, into `buffer`; `None` if there is none. What does not fit is cut off; ARP has 42 bytes.

@@ -191,7 +191,7 @@ fn reference_vip() -> Vip {
         auth: Some(lvsmesh_core::model::Auth::Pass("a \"b#".into())),
         checksum: lvsmesh_core::model::Checksum::default(),
         coexist: lvsmesh_core::model::Coexist::default(),
-        peers: lvsmesh_core::model::Peers::Multicast,
+        peers: Peers::Multicast,
     };
     Vip {
         name: "web".into(),

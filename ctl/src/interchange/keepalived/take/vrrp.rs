@@ -162,6 +162,9 @@ fn unicast(block: &Node, fates: &mut Fates) -> Peers {
     let mut listed = Vec::new();
     for line in &block.children {
         match line.keyword().parse::<IpAddr>() {
+            Ok(peer) if peer.is_multicast() || peer.is_unspecified() || peer.is_loopback() => {
+                fates.wrong(line.id, format!("{peer} is not the address of one other machine"));
+            }
             Ok(peer) if listed.contains(&peer) => {}
             Ok(peer) => {
                 listed.push(peer);
