@@ -33,7 +33,9 @@ pub(crate) fn vip() -> Vip {
         name: "web".into(),
         addresses: vec![ip(100)],
         interface: "eth0".into(),
+        excluded: 0,
         attach: Attach::Address,
+        garp: lvsmesh_core::model::Garp::default(),
         preference: vec!["lvs-1".into()],
         vrrp: Vrrp {
             vrid: 51,
@@ -43,6 +45,7 @@ pub(crate) fn vip() -> Vip {
             auth: None,
             checksum: Checksum::Pseudo,
             coexist: Coexist::Yield,
+            peers: lvsmesh_core::model::Peers::Multicast,
         },
     }
 }

@@ -3,6 +3,7 @@
 mod clock;
 mod counters;
 mod group;
+mod heard;
 mod promise;
 mod schedule;
 mod seal;
@@ -26,6 +27,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::watch;
 
 pub use counters::Counters;
+pub use heard::Reason;
 pub use seal::LeaseKey;
 
 use crate::guard::Guard;
@@ -174,6 +176,8 @@ pub enum Order {
     Peers(BTreeMap<NodeId, SocketAddr>),
     /// The members' addresses: an advert from one of these is no foreign one.
     Members(BTreeSet<IpAddr>),
+    /// The addresses of each other director: adverts by unicast go there.
+    Directors(Vec<BTreeSet<IpAddr>>),
     /// Someone took a VIP off its interface, or a link changed: if this node holds, put everything back at once.
     Refresh,
     /// Give up what is held and end the thread.

@@ -32,6 +32,7 @@ struct View {
     vips: Vec<Vip>,
     peers: BTreeMap<NodeId, SocketAddr>,
     members: BTreeSet<IpAddr>,
+    directors: Vec<BTreeSet<IpAddr>>,
 }
 
 /// Keeps the lease thread's and Raft's idea of this node up to date until `shutdown` turns true.
@@ -77,6 +78,9 @@ async fn follow(
         }
         if before.is_none_or(|before| before.members != next.members) {
             lease.order(Order::Members(next.members.clone()));
+        }
+        if before.is_none_or(|before| before.directors != next.directors) {
+            lease.order(Order::Directors(next.directors.clone()));
         }
         if before.is_none_or(|before| before.vips != next.vips) {
             lease.order(Order::Vips(next.vips.clone()));
@@ -132,6 +136,11 @@ fn view(state: &State, own: NodeId, report: &NodeReport) -> View {
             .map(|member| (member.id, member.lease))
             .collect(),
         members: state.members().flat_map(|member| member.addresses.iter().copied()).collect(),
+        directors: state
+            .members()
+            .filter(|member| member.id != own && member.is_director())
+            .map(|member| member.addresses.iter().copied().collect())
+            .collect(),
     }
 }
 
@@ -179,6 +188,7 @@ mod tests {
         assert_eq!(director.vips, [vip()]);
         assert_eq!(director.peers.keys().copied().collect::<Vec<_>>(), [LVS_2, WEB_1]);
         assert_eq!(director.members, BTreeSet::from([ip(3), ip(101), ip(102)]));
+        assert_eq!(director.directors, [BTreeSet::from([ip(102)])]);
         assert_eq!(view(&fleet.state, WEB_1, &report(None)).vips, []);
     }
 
@@ -200,6 +210,7 @@ mod tests {
             let [
                 Order::Peers(_),
                 Order::Members(_),
+                Order::Directors(_),
                 Order::Vips(_),
                 Order::Input(Input::Standing(standing)),
             ] = first.as_slice()

@@ -137,7 +137,9 @@ fn document(managed: bool) -> Document {
         name: "web".into(),
         addresses: vec![Ipv4Addr::new(192, 0, 2, 100).into()],
         interface: "eth0".into(),
+        excluded: 0,
         attach: Attach::Address,
+        garp: lvsmesh_core::model::Garp::default(),
         preference: vec![],
         vrrp: Vrrp {
             vrid: 51,
@@ -147,6 +149,7 @@ fn document(managed: bool) -> Document {
             auth: None,
             checksum: Checksum::Pseudo,
             coexist: Coexist::Yield,
+            peers: lvsmesh_core::model::Peers::Multicast,
         },
     };
     let mut pools = vec![];

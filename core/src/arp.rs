@@ -74,6 +74,20 @@ pub fn gratuitous(mac: Mac, vip: Ipv4Addr) -> [u8; FRAME_LEN] {
     packet.encode(BROADCAST)
 }
 
+/// The frame that asks a whole segment who has `vip`, from a machine that does not say it has any address (RFC 5227 §2.1.1): it changes
+/// nobody's cache.
+#[must_use]
+pub fn probe(mac: Mac, vip: Ipv4Addr) -> [u8; FRAME_LEN] {
+    let packet = Packet {
+        operation: Operation::Request,
+        sender_mac: mac,
+        sender: Ipv4Addr::UNSPECIFIED,
+        target_mac: [0; 6],
+        target: vip,
+    };
+    packet.encode(BROADCAST)
+}
+
 impl Packet {
     /// The answer to this request, from the machine whose address is `mac`; to be sent to [`Packet::sender_mac`].
     #[must_use]
@@ -170,6 +184,17 @@ mod tests {
         ];
         assert_eq!(frame, expected);
         assert!(Packet::decode(&frame).unwrap().is_gratuitous());
+    }
+
+    #[test]
+    fn a_probe_names_no_sender() {
+        let vip = Ipv4Addr::new(192, 168, 3, 100);
+        let frame = probe(MAC, vip);
+        assert_eq!((&frame[0..6], &frame[6..12]), (&BROADCAST[..], &MAC[..]));
+        let packet = Packet::decode(&frame).unwrap();
+        assert_eq!(packet.operation, Operation::Request);
+        assert_eq!((packet.sender, packet.target), (Ipv4Addr::UNSPECIFIED, vip));
+        assert!(!packet.is_gratuitous());
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub use service::{
     Encapsulation, Engine, Forwarding, Listen, Marking, Persistence, PortRange, Protocol,
     Scheduler, SchedulerFlag, Service, TunnelChecksum,
 };
-pub use vip::{Attach, Auth, Checksum, Coexist, Vip, Vrrp, VrrpVersion};
+pub use vip::{Attach, Auth, Checksum, Coexist, Garp, Peers, Vip, Vrrp, VrrpVersion};
 
 /// Everything that operators may ask of a fleet: one document, one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Neighbour advertisements over Ethernet (RFC 4861 §4.4): what gratuitous ARP is to IPv4.
+//! Neighbour advertisements over Ethernet (RFC 4861 §4.4): what gratuitous ARP is to IPv4; and the question for them (§4.3).
 
 use std::net::Ipv6Addr;
 
@@ -21,7 +21,10 @@ const IPV6: usize = 40;
 const MESSAGE: usize = 8 + 16 + 8;
 
 const ICMPV6: u8 = 58;
+const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+/// Ethernet header, IPv6 header, ICMPv6 header and target: a solicitation without option.
+pub const PROBE_LEN: usize = 14 + IPV6 + 8 + 16;
 /// Receivers drop a message with less: it passed a router (RFC 4861 §7.1.2).
 const HOP_LIMIT: u8 = 255;
 
@@ -86,6 +89,38 @@ pub enum DecodeError {
 pub fn unsolicited(mac: Mac, vip: Ipv6Addr, router: bool) -> [u8; FRAME_LEN] {
     Advertisement { target: vip, mac, router, solicited: false, overriding: true }
         .encode(ALL_NODES_MAC, ALL_NODES)
+}
+
+/// The frame that asks a segment who has `vip`, as a machine that wants the address for itself does (RFC 4862 §5.4.2): from no address, so
+/// that whoever has it answers to all nodes.
+#[must_use]
+pub fn probe(mac: Mac, vip: Ipv6Addr) -> [u8; PROBE_LEN] {
+    let [.., high, middle, low] = vip.octets();
+    let mut frame = [0; PROBE_LEN];
+    // The solicited-node group of the address (RFC 4291 §2.7.1), and its hardware address (RFC 2464 §7).
+    frame[0..6].copy_from_slice(&[0x33, 0x33, 0xff, high, middle, low]);
+    frame[6..12].copy_from_slice(&mac);
+    frame[12..14].copy_from_slice(&ETHERTYPE.to_be_bytes());
+    frame[14] = 0x60;
+    frame[19] = 8 + 16;
+    frame[20] = ICMPV6;
+    frame[21] = HOP_LIMIT;
+    let group = Ipv6Addr::new(
+        0xff02,
+        0,
+        0,
+        0,
+        0,
+        1,
+        0xff00 | u16::from(high),
+        u16::from_be_bytes([middle, low]),
+    );
+    frame[38..54].copy_from_slice(&group.octets());
+    frame[54] = NEIGHBOUR_SOLICITATION;
+    frame[62..78].copy_from_slice(&vip.octets());
+    let sum = checksum(&frame);
+    frame[56..58].copy_from_slice(&sum.to_be_bytes());
+    frame
 }
 
 impl Advertisement {
@@ -160,7 +195,7 @@ impl Advertisement {
 }
 
 /// RFC 4443 §2.3: over the addresses, the length, the next header, and the message.
-fn checksum(frame: &[u8; FRAME_LEN]) -> u16 {
+fn checksum(frame: &[u8]) -> u16 {
     let (pairs, _) = frame[22..].as_chunks::<2>();
     let words = pairs.iter().map(|pair| u32::from(u16::from_be_bytes(*pair))).sum::<u32>();
     let mut sum = words + u32::from(frame[19]) + u32::from(ICMPV6);
@@ -211,6 +246,20 @@ mod tests {
                 Advertisement { target: vip, mac: MAC, router, solicited: false, overriding: true };
             assert_eq!(read, expected, "{why}");
         }
+    }
+
+    /// RFC 4862 §5.4.2, RFC 2464 §7, RFC 4291 §2.7.1.
+    #[test]
+    fn a_probe_is_a_solicitation_from_no_address_to_the_group_of_the_asked() {
+        let wire = "3333ff0001000200000000_0a86dd6000000000183aff00000000000000000000000000000000\
+                    ff0200000000000000000001ff0001008700"
+            .replace('_', "");
+        let frame = probe(MAC, VIP);
+        assert_eq!(frame[..bytes(&wire).len()], bytes(&wire));
+        assert_eq!(frame[62..78], VIP.octets());
+        // RFC 1071: with its checksum in place, a whole message sums up to nothing.
+        assert_eq!(checksum(&frame), 0);
+        assert_eq!(Advertisement::decode(&frame), Err(DecodeError::Incomplete(78)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub mod coexist;
 pub mod packet;
 
 pub use coexist::Coexist;
-pub use packet::{Advert, DecodeError};
+pub use packet::{Advert, DecodeError, Mismatch};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

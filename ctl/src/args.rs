@@ -1,6 +1,7 @@
 //! Arguments and their help; no behaviour.
 
 mod ipvs;
+mod vip;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 pub(crate) use ipvs::{Ipvs, Listed, Named, Whose};
+pub(crate) use vip::Vip;
 
 use crate::output::Format;
 
@@ -86,6 +88,9 @@ pub(crate) enum Command {
     Node(Node),
     /// Move the VIPs to another director.
     Failover(Failover),
+    /// Take a VIP group over from a keepalived beside the fleet, and give it back.
+    #[command(subcommand)]
+    Vip(Vip),
     /// Turn another program's configuration, or a live IPVS table, into a document for `apply`.
     #[command(subcommand)]
     Import(Import),
@@ -315,6 +320,8 @@ impl Command {
             Self::Node(Node::List) => "node list",
             Self::Node(Node::Remove { .. }) => "node remove",
             Self::Failover(_) => "failover",
+            Self::Vip(Vip::Take { .. }) => "vip take",
+            Self::Vip(Vip::Yield { .. }) => "vip yield",
             Self::Import(Import::Keepalived(_)) => "import keepalived",
             Self::Import(Import::Ipvsadm { .. }) => "import ipvsadm",
             Self::Import(Import::Kernel { .. }) => "import kernel",

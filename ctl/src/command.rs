@@ -12,6 +12,7 @@ mod node;
 mod snapshot;
 mod status;
 mod version;
+mod vip;
 
 use std::path::PathBuf;
 
@@ -45,6 +46,7 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         | Command::Ipvs(_)
         | Command::Node(_)
         | Command::Failover(_)
+        | Command::Vip(_)
         | Command::History(_)
         | Command::Version => {}
     }
@@ -57,6 +59,7 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         | Command::Node(_)
         | Command::Failover(_)
         | Command::Snapshot(_)
+        | Command::Vip(_)
         | Command::Import(_)
         | Command::Export(_)
         | Command::History(_)
@@ -71,6 +74,7 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         | Command::Node(_)
         | Command::Failover(_)
         | Command::Snapshot(_)
+        | Command::Vip(_)
         | Command::Import(_)
         | Command::Export(_)
         | Command::History(_)
@@ -104,6 +108,7 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         Command::Ipvs(command) => ipvs::run(&client, format, command, saved).await,
         Command::Node(Node::List) => node::list(&client, format).await,
         Command::Node(Node::Remove { name, yes }) => node::remove(&client, format, name, yes).await,
+        Command::Vip(command) => vip::run(&client, format, command).await,
         Command::Failover(failover) => failover::run(&client, format, failover.to).await,
         Command::Import(Import::Keepalived(import)) => import::keepalived(output, &import),
         Command::Import(Import::Ipvsadm { file, options }) => {

@@ -11,7 +11,7 @@ mod vrrp_v6;
 
 use std::os::fd::{FromRawFd, OwnedFd};
 
-pub use arp::{ArpListener, FrameSender, LinkTarget};
+pub use arp::{FrameListener, FrameSender, LinkTarget};
 use nix::errno::Errno;
 pub use process::{ProcessHandle, lock_memory, real_time};
 use socket2::SockAddr;

@@ -53,7 +53,9 @@ fn reference() -> Document {
             name: "web".into(),
             addresses: vec![IpAddr::from([192, 168, 3, 100])],
             interface: "eth0".into(),
+            excluded: 0,
             attach: Attach::Address,
+            garp: lvsmesh_core::model::Garp::default(),
             preference: vec!["lvs-1".into(), "lvs-2".into()],
             vrrp: Vrrp {
                 vrid: 51,
@@ -63,6 +65,7 @@ fn reference() -> Document {
                 auth: Some(Auth::Pass("1111".into())),
                 checksum: Checksum::Pseudo,
                 coexist: Coexist::Yield,
+                peers: lvsmesh_core::model::Peers::Multicast,
             },
         }],
         pools: vec![Pool {

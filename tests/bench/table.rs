@@ -155,7 +155,9 @@ fn document(options: &Options, weight: u32) -> Document {
         name: "web".into(),
         addresses: vec![VIP.into()],
         interface: "lo".into(),
+        excluded: 0,
         attach: Attach::Address,
+        garp: lvsmesh_core::model::Garp::default(),
         preference: vec![],
         vrrp: Vrrp {
             vrid: 51,
@@ -165,6 +167,7 @@ fn document(options: &Options, weight: u32) -> Document {
             auth: None,
             checksum: Checksum::Pseudo,
             coexist: Coexist::Yield,
+            peers: lvsmesh_core::model::Peers::Multicast,
         },
     };
     let mut document = Document {

@@ -141,6 +141,7 @@ fn backs_up(addresses: &[Ipv6Addr]) {
         addresses: listed.join(", "),
         vrrp_version: 3,
         advert_interval: "500ms",
+        vrrp: ", coexist: contest".into(),
         ..Document::vip_alone()
     });
     let held = |fleet: &Fleet, name: &str| {

@@ -8,11 +8,17 @@ use lvsmesh_tests::peers::Keepalived;
 use lvsmesh_tests::{Lab, eventually, link, pace};
 use nix::sys::signal::Signal;
 
-fn backs_up(version: u8, advert_interval: &'static str, keepalived_interval: &str) {
+fn backs_up(version: u8, advert_interval: &'static str, keepalived_interval: &'static str) {
     let peer = ("peer", std::net::Ipv4Addr::new(192, 168, 3, 104));
     let lab = Lab::new(&[LVS_1, LVS_2, RS_1, CLIENT, peer]);
     let mut fleet = Fleet::start_on(lab, &Options::default());
-    fleet.apply(&Document { vrrp_version: version, advert_interval, ..Document::vip_alone() });
+    let vrrp = ", coexist: contest".to_owned();
+    fleet.apply(&Document {
+        vrrp_version: version,
+        advert_interval,
+        vrrp,
+        ..Document::vip_alone()
+    });
     fleet.held_by(LVS_1.0);
 
     let peer_node = fleet.lab.node(peer.0);

@@ -3,10 +3,12 @@
 //! A document with a VIP and no service floats that VIP on a kernel without IPVS too; with a service, its directors are not eligible there, and
 //! say so. Everything about forwarding is in the `lab` suite.
 
+mod beside;
 mod disasters;
 mod discovery;
 mod documents;
 mod drift;
+mod groups;
 mod holder;
 mod identity;
 mod interchange;
@@ -14,5 +16,8 @@ mod ipv6;
 mod keepalived;
 mod machines;
 mod members;
+mod migration;
+mod odd;
+mod others;
 mod quiet;
 mod trace;

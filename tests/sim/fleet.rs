@@ -106,7 +106,9 @@ fn document(rng: &mut Rng) -> Document {
             name: "main".to_owned(),
             addresses: vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, 100))],
             interface: "eth0".to_owned(),
+            excluded: 0,
             attach: Attach::Address,
+            garp: lvsmesh_core::model::Garp::default(),
             preference,
             vrrp: Vrrp {
                 vrid: 51,
@@ -116,6 +118,7 @@ fn document(rng: &mut Rng) -> Document {
                 auth: None,
                 checksum: Checksum::Pseudo,
                 coexist: Coexist::Yield,
+                peers: lvsmesh_core::model::Peers::Multicast,
             },
         }],
         pools: vec![Pool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lvsmesh_core::{arp, ndp};
 use lvsmesh_kernel::clock::raw_now;
 use lvsmesh_kernel::raw::{
-    ArpListener, FrameSender, GROUP, GROUP_V6, LinkTarget, VrrpSocket, VrrpSocketV6,
+    FrameListener, FrameSender, GROUP, GROUP_V6, LinkTarget, VrrpSocket, VrrpSocketV6,
 };
 use lvsmesh_kernel::wait::{self, PollFd, PollFlags};
 use lvsmesh_kernel::{Errno, sysctl};
@@ -205,7 +205,7 @@ fn linux_gratuitous_arp_reaches_the_neighbour_and_its_sender_hears_nothing() {
     let pair = Pair::new();
     let mac = [2, 0, 0, 0, 0, 1];
     let frame = arp::gratuitous(mac, VIP);
-    let listener = pair.there.inside(|| ArpListener::open(index_of("eth0")).unwrap());
+    let listener = pair.there.inside(|| FrameListener::arp(index_of("eth0")).unwrap());
     let (sender, target) = pair
         .here
         .inside(|| (FrameSender::open().unwrap(), LinkTarget::new(index_of("eth0")).unwrap()));
@@ -226,7 +226,7 @@ fn linux_gratuitous_arp_reaches_the_neighbour_and_its_sender_hears_nothing() {
     assert_eq!(heard.get(..arp::FRAME_LEN), Some(&frame[..]));
 
     // The other way, so that there is something that the sending socket could have heard: a listener beside it does.
-    let beside = pair.here.inside(|| ArpListener::open(index_of("eth0")).unwrap());
+    let beside = pair.here.inside(|| FrameListener::arp(index_of("eth0")).unwrap());
     back.send(&back_target, &arp::gratuitous([2, 0, 0, 0, 0, 2], VIP)).unwrap();
     readable(&beside);
     let queued = pair.here.inside(queued_by_protocol);
@@ -244,12 +244,12 @@ fn linux_a_listener_does_not_hear_what_leaves_its_interface() {
     let (listener, sender, target) = pair.here.inside(|| {
         let index = index_of("eth0");
         (
-            ArpListener::open(index).unwrap(),
+            FrameListener::arp(index).unwrap(),
             FrameSender::open().unwrap(),
             LinkTarget::new(index).unwrap(),
         )
     });
-    let there = pair.there.inside(|| ArpListener::open(index_of("eth0")).unwrap());
+    let there = pair.there.inside(|| FrameListener::arp(index_of("eth0")).unwrap());
     sender.send(&target, &arp::gratuitous([2, 0, 0, 0, 0, 1], VIP)).unwrap();
     // It has left, and a copy for this side would have been made before.
     readable(&there);
@@ -257,6 +257,97 @@ fn linux_a_listener_does_not_hear_what_leaves_its_interface() {
     while let Some(frame) = listener.receive(&mut buffer).unwrap() {
         assert_ne!(frame.get(28..32), Some(&VIP.octets()[..]), "{frame:02x?}");
     }
+}
+
+#[test]
+fn linux_an_advert_to_one_router_comes_from_the_socket_s_own_address_with_the_whole_ttl() {
+    let pair = Pair::new();
+    let here = pair.here.inside(|| VrrpSocket::open("eth0", index_of("eth0"), Some(HERE)).unwrap());
+    let there = pair.there.inside(|| VrrpSocket::open("eth0", index_of("eth0"), None).unwrap());
+    pair.here.inside(|| {
+        use lvsmesh_kernel::route_socket::{PreparedAddress, RouteSocket};
+        let mut vip = PreparedAddress::new(index_of("eth0"), VIP, Duration::from_secs(60));
+        RouteSocket::open().unwrap().claim(&mut vip).unwrap();
+    });
+    here.send_to(b"\x21one", THERE).unwrap();
+    readable(&there);
+    let mut buffer = [0; 64];
+    let received = there.receive(&mut buffer).unwrap().unwrap();
+    assert_eq!((received.source, received.destination), (HERE.into(), THERE.into()));
+    assert_eq!((received.ttl, received.payload), (255, &b"\x21one"[..]));
+
+    let own = |last| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last);
+    add_prefix(&pair.here, own(1), 64);
+    add_prefix(&pair.there, own(2), 64);
+    let open = |node: &Namespace, address| {
+        lvsmesh_tests::eventually("a VRRP socket", Duration::from_secs(20), || {
+            node.inside(|| VrrpSocketV6::open("eth0", index_of("eth0"), address).ok())
+        })
+    };
+    let (here, mut there) = (open(&pair.here, own(1)), open(&pair.there, own(2)));
+    here.send_to(b"\x31one", own(2)).unwrap();
+    readable(&there);
+    let received = there.receive(&mut buffer).unwrap().unwrap();
+    assert_eq!((received.source, received.destination), (own(1).into(), own(2).into()));
+    assert_eq!((received.ttl, received.payload), (255, &b"\x31one"[..]));
+}
+
+#[test]
+fn linux_a_listener_for_some_addresses_hears_of_no_others() {
+    const OTHER: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 7);
+    let pair = Pair::new();
+    let six = |last| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last);
+    let (arp, neighbours, every) = pair.there.inside(|| {
+        let index = index_of("eth0");
+        (
+            FrameListener::arp_from(index, &[VIP, OTHER]).unwrap(),
+            FrameListener::neighbours(index, &[six(0x100)]).unwrap(),
+            FrameListener::arp(index).unwrap(),
+        )
+    });
+    let (sender, target, target_v6) = pair.here.inside(|| {
+        let index = index_of("eth0");
+        let targets = (LinkTarget::new(index).unwrap(), LinkTarget::ipv6(index).unwrap());
+        (FrameSender::open().unwrap(), targets.0, targets.1)
+    });
+    let mac = [2, 0, 0, 0, 0, 1];
+    for address in [Ipv4Addr::new(192, 168, 77, 8), OTHER, Ipv4Addr::new(192, 168, 77, 9), VIP] {
+        sender.send(&target, &arp::gratuitous(mac, address)).unwrap();
+    }
+    // A question names no sender.
+    sender.send(&target, &arp::probe(mac, VIP)).unwrap();
+    for address in [six(0x101), six(0x100)] {
+        sender.send(&target_v6, &ndp::unsolicited(mac, address, false)).unwrap();
+    }
+    sender.send(&target_v6, &ndp::probe(mac, six(0x100))).unwrap();
+    readable(&every);
+    let mut heard = Vec::new();
+    for listener in [&arp, &neighbours] {
+        let mut buffer = [0; 128];
+        readable(listener);
+        while let Some(frame) = listener.receive(&mut buffer).unwrap() {
+            if let Ok(packet) = arp::Packet::decode(frame) {
+                heard.push(IpAddr::from(packet.sender));
+            } else {
+                heard.push(ndp::Advertisement::decode(frame).unwrap().target.into());
+            }
+        }
+    }
+    assert_eq!(heard, [IpAddr::from(OTHER), VIP.into(), six(0x100).into()]);
+}
+
+#[test]
+fn linux_a_listener_knows_the_hardware_address_that_its_interface_has_now() {
+    let pair = Pair::new();
+    let listener = pair.here.inside(|| FrameListener::arp(index_of("eth0")).unwrap());
+    assert_eq!(listener.hardware_address(), Ok(Some(lvsmesh_tests::link::mac(&pair.here))));
+    let moved = [2, 0, 0, 0, 0, 0x77];
+    let output = pair.here.inside(|| {
+        let arguments = ["link", "set", "eth0", "address", "02:00:00:00:00:77"];
+        std::process::Command::new("ip").args(arguments).output().unwrap()
+    });
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(listener.hardware_address(), Ok(Some(moved)));
 }
 
 #[test]

@@ -26,6 +26,12 @@ pub struct Document {
     pub vrrp_version: u8,
     /// With units.
     pub advert_interval: &'static str,
+    /// More of the VIP group, behind its interface: a line of its own with four blanks before it.
+    pub vip: String,
+    /// More of its `vrrp`: `, coexist: contest`.
+    pub vrrp: String,
+    /// More VIP groups, as YAML with two blanks before each.
+    pub vips: String,
     /// More of `fleet`, behind its name: `, ipvs: { connections: keep }`.
     pub fleet: String,
     /// Pools and services, as YAML.
@@ -40,6 +46,9 @@ impl Document {
             addresses: VIP.to_string(),
             vrrp_version: 2,
             advert_interval: "1s",
+            vip: String::new(),
+            vrrp: String::new(),
+            vips: String::new(),
             fleet: String::new(),
             rest: String::new(),
         }
@@ -67,17 +76,17 @@ services:
     /// The whole text.
     #[must_use]
     pub fn yaml(&self) -> String {
-        let Self { addresses, vrrp_version, advert_interval, fleet, rest } = self;
+        let Self { addresses, vrrp_version, advert_interval, vip, vrrp, vips, fleet, rest } = self;
         let auth = if *vrrp_version == 2 { ", auth: { pass: \"1111\" }" } else { "" };
         format!(
             r"fleet: {{ name: {FLEET}{fleet} }}
 vips:
   - name: web
     addresses: [{addresses}]
-    interface: eth0
+    interface: eth0{vip}
     preference: [{}, {}]
-    vrrp: {{ vrid: 51, version: {vrrp_version}, advert_interval: {advert_interval}, priority: 200{auth} }}
-{rest}",
+    vrrp: {{ vrid: 51, version: {vrrp_version}, advert_interval: {advert_interval}, priority: 200{auth}{vrrp} }}
+{vips}{rest}",
             LVS_1.0, LVS_2.0
         )
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   Lab      namespaces, a switch between them, links that can be cut        netns, link, lab
 //!   Fleet    agents, certificates, lvsctl, on the nodes of a lab             pki, agent, ctl, fleet
-//!   peers    keepalived, a name server, an OTLP receiver                     process, peers
+//!   peers    keepalived, FRR, tshark, a name server, an OTLP receiver                     process, peers
 //!   load     pages and their clients, open connections, one datagram a millisecond  pages, connections, probe
 //!   truth    frames at the switch, route events and addresses in a node      capture, monitor, link
 //! ```

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lvsmesh_core::time::Mono;
 
+use super::heard::Reason;
+
 /// Counts since the agent started. The lease thread writes, anyone reads.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -21,8 +23,9 @@ pub struct Counters {
     pub garps_sent: Counter,
     /// Adverts heard from routers that are not members.
     pub foreign_adverts: Counter,
-    /// Adverts heard that could not be read.
-    pub malformed_adverts: Counter,
+    odd_adverts: [Counter; Reason::ALL.len()],
+    /// ARP and neighbour advertisements in which another machine said that it has a VIP.
+    pub sightings: Counter,
     /// VIP addresses added or refreshed.
     pub address_refreshes: Counter,
     /// Claims.
@@ -35,6 +38,14 @@ pub struct Counters {
     pub emission_errors: Counter,
     /// When the lease ends; no count.
     pub(super) lease_until: Moment,
+}
+
+impl Counters {
+    /// Adverts heard that are not as they should be, by what is wrong with them.
+    #[must_use]
+    pub fn odd_adverts(&self, reason: Reason) -> &Counter {
+        &self.odd_adverts[reason as usize]
+    }
 }
 
 /// A moment that the lease thread moves; 0 means never.

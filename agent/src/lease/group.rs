@@ -1,11 +1,12 @@
 //! A VIP group in the hands of the lease thread: attached or not, silent for a foreign master or not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
+use lvsmesh_core::arp::Mac;
 use lvsmesh_core::lease::Lease;
-use lvsmesh_core::model::Vip;
+use lvsmesh_core::model::{Vip, Vrrp};
 use lvsmesh_core::time::Mono;
 use lvsmesh_core::vrrp::coexist::{Coexist, Effect, Foreign as Heard, Input, State};
 use lvsmesh_core::vrrp::{Advert, TTL};
@@ -14,8 +15,9 @@ use tokio::sync::watch;
 
 use super::clock::Clock;
 use super::counters::Counters;
+use super::heard::{Oddities, Reason};
 use super::schedule::Schedule;
-use super::segment::{Segment, resolve};
+use super::segment::{Segment, Sighting, resolve};
 use super::{Foreign, Outlook};
 use crate::guard::Guard;
 
@@ -33,6 +35,8 @@ pub(super) struct Tools<'a> {
     pub(super) counters: &'a Counters,
     pub(super) guard: Option<&'a Guard>,
     pub(super) outlook: &'a watch::Sender<Outlook>,
+    /// When the last announcement went out on an interface.
+    pub(super) announced: &'a mut BTreeMap<u32, Mono>,
 }
 
 impl Tools<'_> {
@@ -66,20 +70,53 @@ pub(super) struct Group {
     coexist: Coexist,
     /// While the VIP is attached.
     schedule: Option<Schedule>,
+    /// An announcement is under way: the address that is next, and when its turn is.
+    announcing: Option<(usize, Mono)>,
     /// Foreign masters that were logged.
     logged: BTreeSet<IpAddr>,
+    /// Members that adverts over IPv6 have come from.
+    kin: BTreeSet<IpAddr>,
+    /// Adverts that are not as they should be.
+    oddities: Oddities,
+    /// Who said last that it has one of the addresses.
+    sighting: Option<Sighting>,
     /// The last error of an emission, so that one that persists is logged once.
     trouble: Option<String>,
 }
 
 impl Group {
-    pub(super) fn new(vip: Vip, vips: &BTreeSet<IpAddr>) -> Self {
-        let segment = resolve(&vip, vips).and_then(|interface| Segment::open(&vip, interface));
+    pub(super) fn new(
+        vip: Vip,
+        vips: &BTreeSet<IpAddr>,
+        directors: &[BTreeSet<IpAddr>],
+        now: Mono,
+    ) -> Self {
+        let segment =
+            resolve(&vip, vips).and_then(|interface| Segment::open(&vip, interface, directors));
         let source = segment
             .as_ref()
             .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |segment| segment.interface.source);
-        let coexist = Coexist::new(vip.vrrp.priority, vip.vrrp.version, source);
-        Self { vip, segment, coexist, schedule: None, logged: BTreeSet::new(), trouble: None }
+        let Vrrp { coexist, priority, version, advert_interval, .. } = vip.vrrp;
+        let coexist = Coexist::new(coexist, priority, version, advert_interval, source, now);
+        Self {
+            vip,
+            segment,
+            coexist,
+            schedule: None,
+            announcing: None,
+            logged: BTreeSet::new(),
+            kin: BTreeSet::new(),
+            oddities: Oddities::default(),
+            sighting: None,
+            trouble: None,
+        }
+    }
+
+    /// The fleet's directors, or their addresses, are others.
+    pub(super) fn address(&mut self, directors: &[BTreeSet<IpAddr>]) {
+        if let Ok(segment) = &mut self.segment {
+            segment.address(&self.vip, directors);
+        }
     }
 
     /// Whether the interface is another one than it was, or one where there was none.
@@ -96,8 +133,8 @@ impl Group {
         self.segment.as_ref().err().map(String::as_str)
     }
 
-    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.segment.as_ref().ok().map(|segment| segment.vrrp.as_fd())
+    pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.segment.iter().flat_map(Segment::sockets)
     }
 
     pub(super) fn is_attached(&self) -> bool {
@@ -106,16 +143,20 @@ impl Group {
 
     /// The next moment at which there is something to do.
     pub(super) fn deadline(&self) -> Option<Mono> {
-        let emission = self.schedule.as_ref().map(Schedule::deadline);
-        emission.into_iter().chain(self.coexist.deadline()).min()
+        let announcing = self.announcing.map(|(_, at)| at);
+        let emission =
+            self.schedule.as_ref().map(|schedule| schedule.deadline(announcing.is_some()));
+        let announcing = announcing.filter(|_| emission.is_some());
+        [emission, announcing, self.coexist.deadline()].into_iter().flatten().min()
     }
 
     /// The lease is held: claims, unless a foreign master is in the way.
     pub(super) fn acquired(&mut self, tools: &mut Tools<'_>) {
         let turn = self.coexist.step(tools.clock.now(), Input::Acquired);
         self.turn(turn, tools);
-        if self.coexist.state() == State::Yielding {
-            tracing::warn!(vip = %self.vip.name, "a foreign VRRP master is heard; the lease is held in silence");
+        if matches!(self.coexist.state(), State::Yielding | State::Contesting) {
+            let state = self.coexist.state().name();
+            tracing::warn!(vip = %self.vip.name, state, "a foreign VRRP master is heard; the lease is held in silence");
         }
     }
 
@@ -132,14 +173,16 @@ impl Group {
         self.detach(tools);
     }
 
-    /// Time has passed: a foreign master that is silent long enough is gone.
-    pub(super) fn wake(&mut self, tools: &mut Tools<'_>) {
+    /// Time has passed: a foreign master that is silent long enough is gone. Says whether it stands otherwise than before.
+    pub(super) fn wake(&mut self, tools: &mut Tools<'_>) -> bool {
         let now = tools.clock.now();
+        let before = self.coexist.state();
         if self.coexist.deadline().is_some_and(|deadline| deadline <= now) {
             let turn = self.coexist.step(now, Input::Timer);
             self.turn(turn, tools);
         }
         self.emit(tools);
+        self.coexist.state() != before
     }
 
     /// Everything is put back and said again now.
@@ -152,7 +195,7 @@ impl Group {
     /// Does what is due: address, advert, announcement, each under the lease.
     pub(super) fn emit(&mut self, tools: &mut Tools<'_>) {
         let (Some(schedule), Ok(segment)) = (&mut self.schedule, &mut self.segment) else { return };
-        let due = schedule.take(tools.clock.now());
+        let due = schedule.take(tools.clock.now(), self.announcing.is_some());
         let mut trouble = None;
         if due.refresh {
             for address in &mut segment.addresses {
@@ -175,20 +218,13 @@ impl Group {
             }
         }
         if due.announcement {
-            for index in 0..segment.addresses.len() {
-                if !tools.may_emit() {
-                    return;
-                }
-                match segment.announce(index) {
-                    Ok(()) => tools.counters.garps_sent.add(),
-                    Err(error) => {
-                        let vip = segment.addresses[index].address();
-                        trouble = Some(format!("announcing {vip}: {error}"));
-                    }
-                }
-            }
+            self.announcing = Some((0, tools.clock.now()));
         }
-        if due == super::schedule::Due::default() {
+        let announced = self.announcing.is_some_and(|(_, at)| at <= tools.clock.now());
+        if announced && let Some(fault) = self.announce(tools) {
+            trouble = Some(fault);
+        }
+        if due == super::schedule::Due::default() && !announced {
             return;
         }
         if let Some(trouble) = &trouble {
@@ -200,8 +236,59 @@ impl Group {
         self.trouble = trouble;
     }
 
+    /// Goes on with the announcement that is under way, as far as the pace of its interface lets it; says what went wrong.
+    fn announce(&mut self, tools: &mut Tools<'_>) -> Option<String> {
+        let Ok(segment) = &self.segment else { return None };
+        let pace = self.vip.garp.interval;
+        let mut trouble = None;
+        while let Some((index, _)) = self.announcing.take() {
+            let Some(address) = segment.addresses.get(index) else { break };
+            let now = tools.clock.now();
+            let last = tools.announced.get(&segment.interface.index);
+            let free = last.map_or(now, |last| last.after(pace));
+            if !pace.is_zero() && free > now {
+                self.announcing = Some((index, free));
+                break;
+            }
+            if !tools.may_emit() {
+                break;
+            }
+            match segment.announce(index) {
+                Ok(()) => tools.counters.garps_sent.add(),
+                Err(error) => trouble = Some(format!("announcing {}: {error}", address.address())),
+            }
+            tools.announced.insert(segment.interface.index, now);
+            self.announcing = Some((index + 1, now));
+        }
+        trouble
+    }
+
     /// Reads what was heard. Says whether the picture of foreign masters may have changed.
     pub(super) fn listen(&mut self, members: &BTreeSet<IpAddr>, tools: &mut Tools<'_>) -> bool {
+        let sighted = self.look_around(tools);
+        self.hear(members, tools) || sighted
+    }
+
+    /// What others say by ARP and neighbour discovery.
+    fn look_around(&mut self, tools: &mut Tools<'_>) -> bool {
+        let mut news = false;
+        for _ in 0..AT_ONCE {
+            let Ok(segment) = &self.segment else { return news };
+            let Some(sighting) = segment.sighted() else { return news };
+            tools.counters.sightings.add();
+            news |= self.sighting != Some(sighting);
+            self.sighting = Some(sighting);
+            let turn = self.coexist.step(tools.clock.now(), Input::Sighted);
+            if turn.is_some() {
+                let Sighting { address, mac } = sighting;
+                tracing::warn!(vip = %self.vip.name, %address, mac = %Hex(mac), "another machine says that it has a VIP; saying again that it is here");
+            }
+            self.turn(turn, tools);
+        }
+        news
+    }
+
+    fn hear(&mut self, members: &BTreeSet<IpAddr>, tools: &mut Tools<'_>) -> bool {
         let mut buffer = [0; LONGEST];
         let mut news = false;
         for _ in 0..AT_ONCE {
@@ -214,40 +301,58 @@ impl Group {
                     return news;
                 }
             };
-            let source = heard.source;
-            if heard.ttl != TTL {
-                tools.counters.malformed_adverts.add();
+            let (source, ttl) = (heard.source, heard.ttl);
+            // Another virtual router on the same segment.
+            let another = heard.payload.get(1).is_some_and(|vrid| *vrid != self.vip.vrrp.vrid);
+            if another || source == segment.interface.source || members.contains(&source) {
                 continue;
             }
-            if source == segment.interface.source || members.contains(&source) {
+            news = true;
+            // A router that is named may be further away, as with keepalived's unicast peers.
+            if ttl != TTL && !self.vip.vrrp.peers.listed().contains(&source) {
+                self.odd(source, Reason::Ttl, &format!("TTL {ttl} instead of {TTL}"), tools);
                 continue;
             }
             match Advert::decode(heard.payload, source, heard.destination) {
-                Ok(received) if received.advert.vrid == self.vip.vrrp.vrid => {
-                    if source.is_ipv6() && self.is_a_members(&received.advert) {
-                        continue;
+                Ok(received) if source.is_ipv6() && self.is_a_members(source, &received.advert) => {
+                }
+                Ok(received) => {
+                    if let Some((reason, text)) = Advert::of(&self.vip).mismatch(&received.advert) {
+                        self.odd(source, reason.into(), &text, tools);
                     }
                     self.heard(Heard::of(&received.advert, source), tools);
-                    news = true;
                 }
-                // Another virtual router on the same segment.
-                Ok(_) => {}
-                Err(error) => {
-                    tools.counters.malformed_adverts.add();
-                    tracing::debug!(vip = %self.vip.name, %source, %error, "an advert could not be read");
-                }
+                Err(error) => self.odd(source, Reason::Malformed, &error.to_string(), tools),
             }
         }
         news
+    }
+
+    /// Counts an advert that is not as it should be, and shows it.
+    fn odd(&mut self, source: IpAddr, reason: Reason, text: &str, tools: &Tools<'_>) {
+        tools.counters.odd_adverts(reason).add();
+        if self.oddities.note(tools.clock.now(), source, reason, text) {
+            tracing::warn!(vip = %self.vip.name, %source, reason = reason.name(), text, "an advert is not as it should be");
+        }
     }
 
     /// Whether an advert over IPv6 is a member's, as far as that can be told: it says what this node would say, and this node does not hold.
     ///
     /// Adverts over IPv6 come from link-local addresses, which no configuration lists. A foreign router that says the very same is noticed
     /// as soon as this node holds, because then no member says anything.
-    fn is_a_members(&self, advert: &Advert) -> bool {
+    fn is_a_members(&mut self, source: IpAddr, advert: &Advert) -> bool {
+        if self.coexist.state() != State::NoLease {
+            return false;
+        }
         let own = Advert::of(&self.vip);
-        self.coexist.state() == State::NoLease && (*advert == own || *advert == own.goodbye())
+        if *advert == own || *advert == own.goodbye() {
+            if self.kin.len() < AT_ONCE {
+                self.kin.insert(source);
+            }
+            return true;
+        }
+        // A new configuration does not reach all members in the same moment.
+        self.kin.contains(&source)
     }
 
     fn heard(&mut self, foreign: Heard, tools: &mut Tools<'_>) {
@@ -276,6 +381,28 @@ impl Group {
                 self.reassert(tools.clock.now());
                 self.emit(tools);
             }
+            Some(Effect::Ask { advert }) => self.ask(advert, tools),
+        }
+    }
+
+    /// Asks who has the addresses that adverts name, all of which a foreign master has or none.
+    fn ask(&mut self, advert: bool, tools: &mut Tools<'_>) {
+        let Ok(segment) = &self.segment else { return };
+        if advert && tools.may_emit() {
+            match segment.advertise() {
+                Ok(()) => tools.counters.adverts_sent.add(),
+                Err(error) => {
+                    tracing::debug!(vip = %self.vip.name, %error, "an advert was not sent");
+                }
+            }
+        }
+        for address in self.vip.advertised() {
+            if !tools.may_emit() {
+                return;
+            }
+            if let Err(error) = segment.ask(*address) {
+                tracing::debug!(vip = %self.vip.name, %address, %error, "a question was not sent");
+            }
         }
     }
 
@@ -285,11 +412,13 @@ impl Group {
         if let Some(guard) = tools.guard {
             guard.hold(segment.held());
         }
-        self.schedule = Some(Schedule::new(tools.clock.now(), self.vip.vrrp.advert_interval));
+        let (interval, garp) = (self.vip.vrrp.advert_interval, self.vip.garp);
+        self.schedule = Some(Schedule::new(tools.clock.now(), interval, garp));
         self.emit(tools);
     }
 
     fn detach(&mut self, tools: &mut Tools<'_>) {
+        self.announcing = None;
         if self.schedule.take().is_some() {
             self.clear(tools);
         }
@@ -308,7 +437,22 @@ impl Group {
 
     /// Takes the place of `old`, which is about to be dropped: addresses that both have stay where they are.
     pub(super) fn succeed(&mut self, old: &mut Self, tools: &mut Tools<'_>) {
+        let router = |group: &Self| {
+            let over_ipv6 = group.vip.is_ipv6_only();
+            (group.vip.interface.clone(), group.vip.vrrp.vrid, over_ipv6)
+        };
+        if old.segment.is_ok() && router(old) == router(self) {
+            self.coexist.succeed(&old.coexist);
+            self.kin = std::mem::take(&mut old.kin);
+            self.logged = std::mem::take(&mut old.logged);
+            self.oddities = std::mem::take(&mut old.oddities);
+        }
         if !old.is_attached() {
+            return;
+        }
+        if self.coexist.stands_back() {
+            tracing::warn!(vip = %self.vip.name, "giving back what was taken; a foreign backup has a moment to take it");
+            old.lost(true, tools);
             return;
         }
         if let (Ok(before), Ok(after)) = (&mut old.segment, &self.segment) {
@@ -334,6 +478,8 @@ impl Group {
         outlook.faults.extend(self.segment.as_ref().err().cloned());
         let trouble = self.trouble.as_ref().filter(|_| self.is_attached());
         outlook.faults.extend(trouble.map(|trouble| format!("vips/{}: {trouble}", self.vip.name)));
+        outlook.faults.extend(self.oddities.lines(now, &self.vip.name));
+        outlook.faults.extend(self.standing(now));
         if let Some(foreign) = self.coexist.foreign(now) {
             outlook.foreign.push(Foreign {
                 vip: self.vip.name.clone(),
@@ -345,5 +491,51 @@ impl Group {
         if self.is_attached() {
             outlook.attached.extend(&self.vip.addresses);
         }
+    }
+
+    /// What keeps it from being seen, or heard, one line each.
+    fn standing(&self, now: Mono) -> Vec<String> {
+        let group = &self.vip.name;
+        let mut lines = Vec::new();
+        if let Ok(segment) = &self.segment
+            && segment.is_alone()
+        {
+            lines.push(format!(
+                "vips/{group}: adverts go to nobody: no other director has an address of their family, and `unicast_peers` names none"
+            ));
+        }
+        if let Some(sighting) = self.sighting.filter(|_| self.coexist.is_occupied()) {
+            let Sighting { address, mac } = sighting;
+            lines.push(format!(
+                "vips/{group}: {} answers for {address} and does not advertise it; claiming nothing until it stops",
+                Hex(mac)
+            ));
+        }
+        if self.coexist.state() == State::Contesting {
+            lines.push(format!(
+                "vips/{group}: contesting: adverts alone until the foreign master gives up"
+            ));
+        }
+        if let Some(source) = self.coexist.unimpressed()
+            && self.coexist.foreign(now).is_some_and(|foreign| foreign.source == source)
+        {
+            let why = self
+                .oddities
+                .of(source)
+                .unwrap_or("its configuration and this group's seem to be alike; look at its log");
+            lines
+                .push(format!("vips/{group}: {source} does not give way to higher adverts: {why}"));
+        }
+        lines
+    }
+}
+
+/// A hardware address as people write it.
+struct Hex(Mac);
+
+impl std::fmt::Display for Hex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b, c, d, e, last] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{last:02x}")
     }
 }

@@ -4,10 +4,11 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use lvsmesh_core::arp::Packet;
+use lvsmesh_core::arp::{Packet, gratuitous};
 use lvsmesh_core::lease::{GateRequest, Profile, RaftView, Standing};
+use lvsmesh_core::model::{Coexist, Garp};
 use lvsmesh_core::vrrp::{Advert, GROUP};
-use lvsmesh_kernel::raw::{ArpListener, VrrpSocket};
+use lvsmesh_kernel::raw::{FrameListener, FrameSender, LinkTarget, VrrpSocket};
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
@@ -19,6 +20,7 @@ use crate::raft::Verdict;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const OWN: NodeId = NodeId(1);
+const THIEF: [u8; 6] = [2, 0, 0, 0, 0, 0x66];
 
 fn ip_command(arguments: &str) -> String {
     let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
@@ -30,14 +32,33 @@ fn ip_command(arguments: &str) -> String {
 /// What was seen on the cable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
-    Announcement,
-    Advert { priority: u8 },
+    /// Of a VIP by the last byte of its address, and where it says that is.
+    Announcement {
+        vip: u8,
+        mac: [u8; 6],
+    },
+    /// Somebody asks for the VIP, who has no address.
+    Question,
+    Advert {
+        priority: u8,
+    },
 }
 
 /// The other end of the cable.
 struct Neighbour {
     seen: Receiver<Seen>,
-    say: Sender<u8>,
+    say: Sender<Say>,
+}
+
+/// What the other end is to do.
+#[derive(Clone, Copy, Debug)]
+enum Say {
+    /// Advertise with that priority.
+    Advert(u8),
+    /// The same ten times a second, or no more.
+    Keep(Option<u8>),
+    /// Announce the VIP as its own, without having it.
+    Announce,
 }
 
 impl Neighbour {
@@ -57,7 +78,7 @@ impl Neighbour {
             ip_command("addr add 192.168.3.3/24 dev eth0");
             ip_command("link set eth0 up");
             let index = if_nametoindex("eth0").unwrap();
-            let arp = ArpListener::open(index).unwrap();
+            let arp = FrameListener::arp(index).unwrap();
             let vrrp = VrrpSocket::open("eth0", index, Some([192, 168, 3, 3].into())).unwrap();
             ready_sent.send(()).unwrap();
             watch_cable(&arp, &vrrp, &seen_sent, &said);
@@ -86,6 +107,20 @@ impl Neighbour {
         }
     }
 
+    /// Waits for an announcement of which something holds.
+    fn announced(&self, holds: impl Fn(u8, [u8; 6]) -> bool) -> u8 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let seen = self.seen.recv_timeout(left).expect("an announcement");
+            if let Seen::Announcement { vip, mac } = seen
+                && holds(vip, mac)
+            {
+                return vip;
+            }
+        }
+    }
+
     /// Nothing at all for a while.
     fn silent(&self) {
         while self.seen.try_recv().is_ok() {}
@@ -94,22 +129,40 @@ impl Neighbour {
     }
 }
 
-fn watch_cable(arp: &ArpListener, vrrp: &VrrpSocket, seen: &Sender<Seen>, said: &Receiver<u8>) {
+fn watch_cable(arp: &FrameListener, vrrp: &VrrpSocket, seen: &Sender<Seen>, said: &Receiver<Say>) {
     let own = std::net::Ipv4Addr::new(192, 168, 3, 3);
     let mut buffer = [0; 2048];
+    let advertise = |priority| {
+        let advert = Advert { priority, ..Advert::of(&vip()) };
+        vrrp.send(&advert.encode(own, GROUP, vip().vrrp.checksum)).unwrap();
+    };
+    let (mut kept, mut last) = (None, Instant::now());
     loop {
+        if let Some(priority) = kept
+            && last.elapsed() >= Duration::from_millis(100)
+        {
+            last = Instant::now();
+            advertise(priority);
+        }
         match said.recv_timeout(Duration::from_millis(5)) {
-            Ok(priority) => {
-                let advert = Advert { priority, ..Advert::of(&vip()) };
-                vrrp.send(&advert.encode(own, GROUP, vip().vrrp.checksum)).unwrap();
+            Ok(Say::Announce) => {
+                let index = if_nametoindex("eth0").unwrap();
+                let target = LinkTarget::new(index).unwrap();
+                let frame = gratuitous(THIEF, [192, 168, 3, 100].into());
+                FrameSender::open().unwrap().send(&target, &frame).unwrap();
             }
+            Ok(Say::Keep(priority)) => kept = priority,
+            Ok(Say::Advert(priority)) => advertise(priority),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         while let Ok(Some(frame)) = arp.receive(&mut buffer) {
             let packet = Packet::decode(frame).unwrap();
-            if packet.is_gratuitous() && IpAddr::V4(packet.target) == ip(100) {
-                let _ = seen.send(Seen::Announcement);
+            let [.., vip] = packet.target.octets();
+            if packet.is_gratuitous() && vip >= 100 {
+                let _ = seen.send(Seen::Announcement { vip, mac: packet.sender_mac });
+            } else if packet.sender.is_unspecified() && vip == 100 {
+                let _ = seen.send(Seen::Question);
             }
         }
         while let Ok(Some(packet)) = vrrp.receive(&mut buffer) {
@@ -175,8 +228,13 @@ impl Holder {
 
     /// A lone voter: asks, elects itself, holds.
     fn elect(&self) {
+        self.elect_for(vip());
+    }
+
+    /// The same, for this group.
+    fn elect_for(&self, vip: Vip) {
         let inputs = &self.handle.inputs;
-        inputs.order(Order::Vips(vec![vip()]));
+        inputs.order(Order::Vips(vec![vip]));
         inputs.send(Input::Voters([OWN].into()));
         inputs.send(Input::Standing(Standing { eligible: true, rank: 0, witness: false }));
         self.verdict(Verdict::Campaign);
@@ -214,11 +272,11 @@ fn a_holder_attaches_advertises_announces_and_lets_go_with_a_goodbye() {
     let neighbour = Neighbour::new();
     let holder = Holder::start();
     holder.elect();
-    assert!(attached());
+    wait_until("the VIP comes", attached);
     let shown = ip_command("-d -4 addr show dev eth0");
     assert!(shown.contains("valid_lft 2sec") || shown.contains("valid_lft 1sec"), "{shown}");
     neighbour.until(Seen::Advert { priority: 200 });
-    neighbour.until(Seen::Announcement);
+    neighbour.announced(|_, _| true);
 
     // Someone takes it off: it comes back by itself.
     ip_command("addr del 192.168.3.100/32 dev eth0");
@@ -254,7 +312,7 @@ fn a_holder_keeps_silent_beside_a_higher_foreign_master_and_resumes_after_it() {
     holder.elect();
     neighbour.until(Seen::Advert { priority: 200 });
 
-    neighbour.say.send(250).unwrap();
+    neighbour.say.send(Say::Advert(250)).unwrap();
     wait_until("the VIP goes", || !attached());
     wait_until("an operator is told", || {
         holder.handle.outlook.borrow().foreign.iter().any(|foreign| foreign.yielding)
@@ -263,15 +321,108 @@ fn a_holder_keeps_silent_beside_a_higher_foreign_master_and_resumes_after_it() {
     assert!(holder.handle.outlook.borrow().attached.is_empty());
     neighbour.silent();
 
-    neighbour.say.send(0).unwrap();
+    neighbour.say.send(Say::Advert(0)).unwrap();
     neighbour.until(Seen::Advert { priority: 200 });
     wait_until("the VIP is back", attached);
 
     // A lower one is answered at once, and then some.
     let before = holder.handle.counters.garps_sent.get();
-    neighbour.say.send(100).unwrap();
+    neighbour.say.send(Say::Advert(100)).unwrap();
     wait_until("it is answered", || holder.handle.counters.garps_sent.get() > before + 1);
     assert!(attached());
+    holder.stop();
+}
+
+#[test]
+fn a_new_hardware_address_is_in_the_next_announcement() {
+    let neighbour = Neighbour::new();
+    let holder = Holder::start();
+    holder.elect();
+    neighbour.announced(|vip, _| vip == 100);
+    let moved = [2, 0, 0, 0, 0, 0x77];
+    ip_command("link set eth0 address 02:00:00:00:00:77");
+    // What was sent before that has arrived.
+    std::thread::sleep(Duration::from_millis(50));
+    while neighbour.seen.try_recv().is_ok() {}
+    // It is read when it is sent: not even the first of the next announcements has the old one.
+    neighbour.announced(|_, mac| {
+        assert_eq!(mac, moved);
+        true
+    });
+    wait_until("the VIP stays", attached);
+    holder.stop();
+}
+
+#[test]
+fn an_announcement_by_another_is_answered() {
+    let neighbour = Neighbour::new();
+    let holder = Holder::start();
+    let once = Garp { repeat: 1, refresh: Duration::ZERO, ..Garp::default() };
+    holder.elect_for(Vip { garp: once, ..vip() });
+    neighbour.announced(|_, _| true);
+    neighbour.say.send(Say::Announce).unwrap();
+    neighbour.announced(|vip, mac| vip == 100 && mac != THIEF);
+    assert!(attached());
+    assert_eq!(holder.handle.counters.sightings.get(), 1);
+    holder.stop();
+}
+
+#[test]
+fn announcements_of_one_interface_keep_their_distance_and_leave_nobody_out() {
+    let neighbour = Neighbour::new();
+    let holder = Holder::start();
+    let interval = Duration::from_millis(400);
+    let mut group = vip();
+    group.addresses.extend([ip(110), ip(120)]);
+    group.garp = Garp { repeat: 1, refresh: Duration::ZERO, interval };
+    holder.elect_for(group);
+    let (mut vips, mut moments) = (Vec::new(), Vec::new());
+    while vips.len() < 3 {
+        vips.push(neighbour.announced(|_, _| true));
+        moments.push(Instant::now());
+    }
+    assert_eq!(vips, [100, 110, 120]);
+    // Whoever reads late sees them closer together than they were sent, but not all at once.
+    assert!(moments[2] - moments[0] >= interval, "{moments:?}");
+    holder.stop();
+}
+
+#[test]
+fn a_lower_foreign_master_is_contested_by_adverts_before_anything_is_claimed() {
+    let neighbour = Neighbour::new();
+    let holder = Holder::start();
+    let mut group = vip();
+    group.vrrp.coexist = Coexist::Contest;
+    holder.handle.inputs.order(Order::Vips(vec![group.clone()]));
+    neighbour.say.send(Say::Keep(Some(100))).unwrap();
+    wait_until("it is heard", || {
+        holder.handle.outlook.borrow().foreign.iter().any(|foreign| foreign.priority == 100)
+    });
+    holder.elect_for(group);
+    neighbour.until(Seen::Question);
+    neighbour.until(Seen::Advert { priority: 200 });
+    assert!(!attached(), "by adverts alone");
+    assert_eq!(holder.handle.counters.garps_sent.get(), 0);
+    // It falls silent, and that is that.
+    neighbour.say.send(Say::Keep(None)).unwrap();
+    neighbour.announced(|vip, _| vip == 100);
+    wait_until("the VIP comes", attached);
+    holder.stop();
+}
+
+#[test]
+fn a_master_that_was_there_first_is_yielded_to_whatever_its_priority() {
+    let neighbour = Neighbour::new();
+    let holder = Holder::start();
+    holder.handle.inputs.order(Order::Vips(vec![vip()]));
+    neighbour.say.send(Say::Keep(Some(1))).unwrap();
+    wait_until("it is heard", || !holder.handle.outlook.borrow().foreign.is_empty());
+    holder.elect();
+    neighbour.silent();
+    assert!(!attached());
+    neighbour.say.send(Say::Keep(None)).unwrap();
+    neighbour.say.send(Say::Advert(0)).unwrap();
+    wait_until("the VIP comes", attached);
     holder.stop();
 }
 
@@ -315,6 +466,6 @@ fn an_interface_that_is_missing_is_named_and_used_when_it_comes() {
     inputs.order(Order::Refresh);
     wait_until("it is used", || holder.handle.outlook.borrow().faults.is_empty());
     holder.elect();
-    assert!(attached());
+    wait_until("the VIP comes", attached);
     holder.stop();
 }

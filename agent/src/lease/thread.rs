@@ -96,7 +96,11 @@ struct Thread {
     record: PromiseRecord,
     peers: BTreeMap<NodeId, SocketAddr>,
     members: BTreeSet<IpAddr>,
+    /// The addresses of each other director.
+    directors: Vec<BTreeSet<IpAddr>>,
     groups: Vec<Group>,
+    /// When the last announcement went out on an interface.
+    announced: BTreeMap<u32, Mono>,
     routes: RouteSocket,
     guard: Option<Guard>,
     /// Claimed, and not released.
@@ -163,7 +167,9 @@ impl Thread {
             record,
             peers: BTreeMap::new(),
             members: BTreeSet::new(),
+            directors: vec![],
             groups: vec![],
+            announced: BTreeMap::new(),
             routes,
             guard: config.guard,
             holding: false,
@@ -205,7 +211,7 @@ impl Thread {
         self.step(Input::Timer);
         self.listen();
         self.look();
-        self.with_groups(Group::wake);
+        self.wake();
         self.finish();
     }
 
@@ -215,6 +221,13 @@ impl Thread {
             Order::Vips(vips) => self.replace(vips),
             Order::Peers(peers) => self.peers = peers,
             Order::Members(members) => self.members = members,
+            Order::Directors(directors) => {
+                for group in &mut self.groups {
+                    group.address(&directors);
+                }
+                self.directors = directors;
+                self.publish();
+            }
             Order::Refresh => {
                 self.look_at = self.clock.now();
                 let now = self.clock.now();
@@ -349,9 +362,18 @@ impl Thread {
             counters: &self.counters,
             guard: self.guard.as_ref(),
             outlook: &self.outlook,
+            announced: &mut self.announced,
         };
         for group in &mut self.groups {
             act(group, &mut tools);
+        }
+    }
+
+    fn wake(&mut self) {
+        let mut news = false;
+        self.with_groups(|group, tools| news |= group.wake(tools));
+        if news {
+            self.publish();
         }
     }
 
@@ -377,7 +399,8 @@ impl Thread {
             (0..self.groups.len()).filter(|index| self.groups[*index].is_outdated(&vips)).collect();
         for index in outdated {
             let vip = self.groups[index].vip.clone();
-            let mut old = std::mem::replace(&mut self.groups[index], Group::new(vip, &vips));
+            let new = Group::new(vip, &vips, &self.directors, now);
+            let mut old = std::mem::replace(&mut self.groups[index], new);
             self.succeed(index, &mut old);
         }
         self.publish();
@@ -388,18 +411,18 @@ impl Thread {
         if self.groups.iter().map(|group| &group.vip).eq(&vips) {
             return;
         }
-        let all = all_vips(&vips);
+        let (all, now) = (all_vips(&vips), self.clock.now());
         let mut old: BTreeMap<String, Group> =
             self.groups.drain(..).map(|group| (group.vip.name.clone(), group)).collect();
         for vip in vips {
             match old.remove(&vip.name) {
                 Some(group) if group.vip == vip => self.groups.push(group),
                 Some(mut before) => {
-                    self.groups.push(Group::new(vip, &all));
+                    self.groups.push(Group::new(vip, &all, &self.directors, now));
                     self.succeed(self.groups.len() - 1, &mut before);
                 }
                 None => {
-                    self.groups.push(Group::new(vip, &all));
+                    self.groups.push(Group::new(vip, &all, &self.directors, now));
                     self.join(self.groups.len() - 1);
                 }
             }
@@ -482,7 +505,7 @@ impl Thread {
             PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.receiver.wake.as_fd(), PollFlags::POLLIN),
         ];
-        let sockets = self.groups.iter().filter_map(Group::socket);
+        let sockets = self.groups.iter().flat_map(Group::sockets);
         fds.extend(sockets.map(|socket| PollFd::new(socket, PollFlags::POLLIN)));
         let ready = wait::until(&mut fds, Some(deadline)).unwrap_or_else(|error| {
             tracing::error!(%error, "waiting failed");

@@ -11,7 +11,7 @@ use opentelemetry::metrics::Meter;
 use tokio::sync::watch;
 
 use crate::belonging::Belonging;
-use crate::lease::{LeaseHandle, Tenure};
+use crate::lease::{LeaseHandle, Reason, Tenure};
 use crate::raft::{RaftHandle, RaftStatus};
 use crate::reconcile::NodeReport;
 
@@ -90,8 +90,9 @@ const MEASURES: &[Measure] = &[
     },
     counter("vrrp.adverts", "VRRP adverts sent", |s| one(s.lease.counters.adverts_sent.get())),
     counter("vrrp.foreign_adverts", "VRRP adverts heard from routers outside the fleet", |s| one(s.lease.counters.foreign_adverts.get())),
-    counter("vrrp.malformed_adverts", "VRRP adverts heard that could not be read", |s| one(s.lease.counters.malformed_adverts.get())),
+    counter("vrrp.odd_adverts", "VRRP adverts heard that cannot be read, came through a router, or do not fit the group", odd_adverts),
     counter("arp.gratuitous", "Gratuitous ARP frames and unsolicited neighbour advertisements sent", |s| one(s.lease.counters.garps_sent.get())),
+    counter("arp.sightings", "ARP and neighbour advertisements in which another machine said that it has a VIP", |s| one(s.lease.counters.sightings.get())),
     counter("lease.sent", "Lease datagrams sent", |s| one(s.lease.counters.datagrams_sent.get())),
     counter("lease.received", "Lease datagrams of members received", |s| one(s.lease.counters.datagrams_received.get())),
     counter("lease.unauthenticated", "Lease datagrams dropped because their code or key was wrong", |s| one(s.lease.counters.auth_failures.get())),
@@ -213,6 +214,18 @@ fn real_servers(state: &State) -> Vec<Sample> {
         }
     }
     samples
+}
+
+fn odd_adverts(sources: &Sources) -> Vec<Sample> {
+    let counters = &sources.lease.counters;
+    let of = |reason: Reason| {
+        let count = one(counters.odd_adverts(reason).get());
+        count.into_iter().map(move |sample| Sample {
+            labels: vec![("reason", reason.name().to_owned())],
+            ..sample
+        })
+    };
+    Reason::ALL.into_iter().flat_map(of).collect()
 }
 
 fn nodes(state: &State) -> Vec<Sample> {

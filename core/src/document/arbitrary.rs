@@ -9,8 +9,8 @@ use proptest::sample::select;
 
 use super::model::{
     Attach, Auth, Check, CheckKind, Checksum, Coexist, Discovery, DnsRecord, DnsSource, Document,
-    Engine, Failback, FileSource, Fleet, Forwarding, Ipvs, Listen, Marking, NoQuorum, Persistence,
-    Pool, PoolSource, PortRange, Protocol, RealServer, Scheduler, SchedulerFlag, Service, Vip,
+    Engine, Failback, FileSource, Fleet, Forwarding, Garp, Ipvs, Listen, Marking, NoQuorum, Peers,
+    Persistence, Pool, PoolSource, PortRange, Protocol, RealServer, Scheduler, SchedulerFlag, Service, Vip,
     Vrrp, VrrpVersion,
 };
 
@@ -84,20 +84,37 @@ fn vip() -> impl Strategy<Value = Vip> {
         option::of(select(&[ANY_V4, ANY_V6][..])),
         "[a-z]{1,10}",
         preference.prop_map(|names| names.into_iter().collect()),
-        vrrp(),
+        (vrrp(), 0usize..3, garp()),
     )
-        .prop_map(|(name, mut addresses, alone, interface, preference, mut vrrp)| {
-            if let Some(alone) = alone {
-                addresses.fill(alone);
-            }
-            if addresses.iter().all(IpAddr::is_ipv6) {
-                vrrp.version = VrrpVersion::V3;
-                vrrp.auth = None;
-                vrrp.checksum = Checksum::Pseudo;
-                vrrp.advert_interval = vrrp.advert_interval.min(Duration::from_secs(40));
-            }
-            Vip { name, addresses, interface, attach: Attach::Address, preference, vrrp }
-        })
+        .prop_map(
+            |(name, mut addresses, alone, interface, preference, (mut vrrp, excluded, garp))| {
+                if let Some(alone) = alone {
+                    addresses.fill(alone);
+                }
+                let excluded = excluded.min(addresses.len() - 1);
+                let named = &addresses[..addresses.len() - excluded];
+                if let Peers::Unicast(listed) = &mut vrrp.peers {
+                    let (v4, v6) = (IpAddr::from([198, 51, 100, 7]), "fd02::7".parse().unwrap());
+                    listed.fill(if named.iter().all(IpAddr::is_ipv6) { v6 } else { v4 });
+                }
+                if named.iter().all(IpAddr::is_ipv6) {
+                    vrrp.version = VrrpVersion::V3;
+                    vrrp.auth = None;
+                    vrrp.checksum = Checksum::Pseudo;
+                    vrrp.advert_interval = vrrp.advert_interval.min(Duration::from_secs(40));
+                }
+                Vip {
+                    name,
+                    excluded,
+                    addresses,
+                    interface,
+                    attach: Attach::Address,
+                    preference,
+                    garp,
+                    vrrp,
+                }
+            },
+        )
 }
 
 /// Stands for an address until the groups have their places.
@@ -111,17 +128,31 @@ fn vrrp() -> impl Strategy<Value = Vrrp> {
     let v3 = (1u64..=4095, select(&Checksum::ALL[..])).prop_map(|(centis, checksum)| {
         (VrrpVersion::V3, Duration::from_millis(centis * 10), None, checksum)
     });
-    (1u8..=255, 1u8..=254, prop_oneof![v2, v3]).prop_map(
-        |(vrid, priority, (version, advert_interval, auth, checksum))| Vrrp {
+    let peers = option::of(0usize..2).prop_map(|listed| match listed {
+        None => Peers::Multicast,
+        Some(count) => Peers::Unicast(vec![ANY_V4; count]),
+    });
+    let coexist = select(&Coexist::ALL[..]);
+    (1u8..=255, 1u8..=254, prop_oneof![v2, v3], peers, coexist).prop_map(
+        |(vrid, priority, (version, advert_interval, auth, checksum), peers, coexist)| Vrrp {
             vrid,
             version,
             advert_interval,
             priority,
             auth,
             checksum,
-            coexist: Coexist::Yield,
+            coexist,
+            peers,
         },
     )
+}
+
+fn garp() -> impl Strategy<Value = Garp> {
+    (1u8..=100, 0u64..=86_400, 0u64..=1000).prop_map(|(repeat, refresh, interval)| Garp {
+        repeat,
+        refresh: Duration::from_secs(refresh),
+        interval: Duration::from_millis(interval),
+    })
 }
 
 fn pool(port: u16) -> impl Strategy<Value = (u16, Pool)> {

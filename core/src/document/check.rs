@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::fault::{Fault, Finding};
 use super::limits;
 use crate::model::{
-    Auth, Check, Checksum, Discovery, DnsRecord, DnsSource, Document, PoolSource, RealServer, Vip,
-    Vrrp, VrrpVersion, text,
+    Auth, Check, Checksum, Discovery, DnsRecord, DnsSource, Document, Garp, PoolSource,
+    RealServer, Vip, Vrrp, VrrpVersion, text,
 };
 
 /// Every rule that the document breaks, in the document's order; empty if it is sound.
@@ -42,7 +42,9 @@ fn vips(vips: &[Vip], found: &mut Findings) {
         addresses(&path, vip, &mut owners, found);
         interface(&format!("{path}.interface"), &vip.interface, found);
         preference(&path, &vip.preference, found);
+        garp(&format!("{path}.garp"), &vip.garp, found);
         vrrp(&format!("{path}.vrrp"), &vip.vrrp, found);
+        unicast_peers(&path, vip, vips, found);
         if vip.is_ipv6_only() {
             over_ipv6(&path, &vip.vrrp, found);
         }
@@ -64,10 +66,14 @@ fn vips(vips: &[Vip], found: &mut Findings) {
 }
 
 fn addresses(path: &str, vip: &Vip, owners: &mut BTreeMap<IpAddr, String>, found: &mut Findings) {
-    let path = format!("{path}.addresses");
-    found.count(&path, "addresses", vip.addresses.len(), &limits::VIP_ADDRESSES);
+    let named = vip.advertised().len();
+    found.count(&format!("{path}.addresses"), "addresses", named, &limits::VIP_ADDRESSES);
+    found.count(&format!("{path}.excluded"), "addresses", vip.excluded, &limits::EXCLUDED);
     for (index, &address) in vip.addresses.iter().enumerate() {
-        let path = format!("{path}[{index}]");
+        let path = match index.checked_sub(named) {
+            None => format!("{path}.addresses[{index}]"),
+            Some(index) => format!("{path}.excluded[{index}]"),
+        };
         found.unicast(&path, address);
         if address.is_ipv4() && address.is_loopback() {
             found.loopback(&path, address);
@@ -127,6 +133,42 @@ fn preference(path: &str, names: &[String], found: &mut Findings) {
         if names[..index].contains(name) {
             found.add(path, format!("`{name}` is there twice"));
         }
+    }
+}
+
+fn garp(path: &str, garp: &Garp, found: &mut Findings) {
+    found.within(&format!("{path}.repeat"), garp.repeat.into(), &limits::GARP_REPEAT);
+    if !garp.refresh.is_zero() {
+        found.span(&format!("{path}.refresh"), garp.refresh, &limits::GARP_REFRESH);
+    }
+    found.span(&format!("{path}.interval"), garp.interval, &limits::GARP_INTERVAL);
+}
+
+/// Those outside the fleet: what members there are, the document does not know.
+fn unicast_peers(path: &str, vip: &Vip, vips: &[Vip], found: &mut Findings) {
+    let listed = vip.vrrp.peers.listed();
+    let (addresses, path) = (format!("{path}.addresses"), format!("{path}.vrrp.unicast_peers"));
+    found.count(&path, "peers", listed.len(), &limits::UNICAST_PEERS);
+    for (index, &peer) in listed.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        found.unicast(&path, peer);
+        if listed[..index].contains(&peer) {
+            found.add(path.clone(), format!("{peer} is there twice"));
+        }
+        if let Some(vip) = vips.iter().find(|vip| vip.addresses.contains(&peer)) {
+            found
+                .add(path.clone(), format!("{peer} is an address of VIP group `{}`", vip.name))
+                .hint("name the router by an address of its own");
+        }
+        let (goes, is) = match (vip.is_ipv6_only(), peer.is_ipv6()) {
+            (true, false) => ("IPv6", "IPv4"),
+            (false, true) => ("IPv4", "IPv6"),
+            (true, true) | (false, false) => continue,
+        };
+        found
+            .add(path, format!("{peer} is {is}, and the group's adverts go over {goes}"))
+            .hint("name the router by an address of the adverts' family")
+            .about([addresses.clone()]);
     }
 }
 

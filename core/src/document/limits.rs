@@ -5,8 +5,19 @@ use std::time::Duration;
 
 /// Characters of a name.
 pub const NAME: RangeInclusive<usize> = 1..=63;
-/// Addresses of a VIP group: keepalived reads no more from one advert (`VRRP_MAX_VIP`).
+/// Addresses of a VIP group that adverts name: keepalived reads no more from one (`VRRP_MAX_VIP`).
 pub const VIP_ADDRESSES: RangeInclusive<usize> = 1..=20;
+/// Addresses of a VIP group that adverts do not name: each is refreshed twice a second.
+pub const EXCLUDED: RangeInclusive<usize> = 0..=200;
+/// Announcements of an address after a claim.
+pub const GARP_REPEAT: RangeInclusive<u64> = 1..=100;
+/// Between announcements later on, unless there are none.
+pub const GARP_REFRESH: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+/// Between two announcements on one interface.
+pub const GARP_INTERVAL: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(1);
+/// Routers outside the fleet that are sent adverts by unicast.
+pub const UNICAST_PEERS: RangeInclusive<usize> = 0..=32;
 /// Bytes of an interface name (`IFNAMSIZ` less the terminator).
 pub const INTERFACE: RangeInclusive<usize> = 1..=15;
 /// Virtual router ids (RFC 9568 §5.2.3).

@@ -14,8 +14,8 @@ use super::fault::{Fault, Faults, nearest};
 use super::{Value, limits, schema};
 use crate::model::{
     Attach, Auth, Check, CheckKind, Checksum, Coexist, Connections, Discovery, DnsRecord,
-    DnsSource, Document, Failback, FileSource, Fleet, NoQuorum, Pool, PoolSource, Vip, Vrrp,
-    VrrpVersion, text,
+    DnsSource, Document, Failback, FileSource, Fleet, Garp, NoQuorum, Peers, Pool, PoolSource, Vip,
+    Vrrp, VrrpVersion, text,
 };
 
 /// Reads the whole document; it may be used only if there is no fault.
@@ -46,14 +46,19 @@ fn fleet(at: At<'_>, faults: &mut Faults) -> Fleet {
 
 fn vip(at: At<'_>, faults: &mut Faults) -> Vip {
     let mut map = Map::open(at, &schema::VIP, faults);
+    let name = map.required("name", string).unwrap_or_default();
+    let mut addresses =
+        map.required("addresses", |at, faults| list(at, faults, address)).unwrap_or_default();
+    let excluded = map.list("excluded", address);
+    addresses.extend(&excluded);
     Vip {
-        name: map.required("name", string).unwrap_or_default(),
-        addresses: map
-            .required("addresses", |at, faults| list(at, faults, address))
-            .unwrap_or_default(),
+        name,
+        addresses,
+        excluded: excluded.len(),
         interface: map.required("interface", string).unwrap_or_default(),
         attach: map.word("attach", &ATTACH).unwrap_or_default(),
         preference: map.list("preference", string),
+        garp: map.optional("garp", garp).unwrap_or_default(),
         vrrp: map.required("vrrp", vrrp).unwrap_or_else(|| Vrrp {
             vrid: 0,
             version: VrrpVersion::default(),
@@ -62,7 +67,18 @@ fn vip(at: At<'_>, faults: &mut Faults) -> Vip {
             auth: None,
             checksum: Checksum::default(),
             coexist: Coexist::default(),
+            peers: Peers::default(),
         }),
+    }
+}
+
+fn garp(at: At<'_>, faults: &mut Faults) -> Garp {
+    let mut map = Map::open(at, &schema::GARP, faults);
+    let default = Garp::default();
+    Garp {
+        repeat: map.optional("repeat", number(&limits::GARP_REPEAT)).unwrap_or(default.repeat),
+        refresh: map.optional("refresh", duration).unwrap_or(default.refresh),
+        interval: map.optional("interval", duration).unwrap_or(default.interval),
     }
 }
 
@@ -76,7 +92,24 @@ fn vrrp(at: At<'_>, faults: &mut Faults) -> Vrrp {
         auth: map.optional("auth", auth),
         checksum: map.word("checksum", &CHECKSUM).unwrap_or_default(),
         coexist: map.word("coexist", &COEXIST).unwrap_or_default(),
+        peers: peers(&mut map),
     }
+}
+
+fn peers(map: &mut Map<'_, '_>) -> Peers {
+    let unicast = map.word("peers", &PEERS).unwrap_or_default() == Peers::WORDS[1];
+    let listed = map.list("unicast_peers", address);
+    if unicast {
+        return Peers::Unicast(listed);
+    }
+    if map.has("unicast_peers") {
+        map.refuse(
+            "unicast_peers",
+            "adverts go to everybody on the segment",
+            "set `peers: unicast`, or leave it out",
+        );
+    }
+    Peers::Multicast
 }
 
 fn version(at: At<'_>, faults: &mut Faults) -> VrrpVersion {
@@ -219,11 +252,13 @@ static ATTACH: Words<Attach> =
     Words { noun: "way to attach", all: &Attach::ALL, name: Attach::name, planned: &["responder"] };
 static CHECKSUM: Words<Checksum> =
     Words { noun: "checksum", all: &Checksum::ALL, name: Checksum::name, planned: &[] };
-static COEXIST: Words<Coexist> = Words {
-    noun: "coexist policy",
-    all: &Coexist::ALL,
-    name: Coexist::name,
-    planned: &["contest"],
+static COEXIST: Words<Coexist> =
+    Words { noun: "coexist policy", all: &Coexist::ALL, name: Coexist::name, planned: &[] };
+static PEERS: Words<&'static str> = Words {
+    noun: "kind of VRRP peers",
+    all: &Peers::WORDS,
+    name: std::convert::identity,
+    planned: &[],
 };
 static DNS_RECORD: Words<DnsRecord> =
     Words { noun: "DNS record type", all: &DnsRecord::ALL, name: DnsRecord::name, planned: &[] };

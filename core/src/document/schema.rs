@@ -47,19 +47,33 @@ pub const SYSCTL: Object = Object { name: "IpvsSysctl", keys: &["name", "value"]
 /// One of `vips`.
 pub const VIP: Object = Object {
     name: "Vip",
-    keys: &["name", "addresses", "interface", "attach", "preference", "vrrp"],
+    keys: &["name", "addresses", "excluded", "interface", "attach", "preference", "garp", "vrrp"],
     planned: &[],
 };
+
+/// `garp` of a VIP group.
+pub const GARP: Object =
+    Object { name: "Garp", keys: &["repeat", "refresh", "interval"], planned: &[] };
 
 /// `vrrp` of a VIP group.
 pub const VRRP: Object = Object {
     name: "Vrrp",
-    keys: &["vrid", "version", "advert_interval", "priority", "auth", "checksum", "coexist"],
-    planned: &["unicast"],
+    keys: &[
+        "vrid",
+        "version",
+        "advert_interval",
+        "priority",
+        "auth",
+        "checksum",
+        "coexist",
+        "peers",
+        "unicast_peers",
+    ],
+    planned: &["vmac"],
 };
 
 /// `vrrp.auth`.
-pub const AUTH: Object = Object { name: "Auth", keys: &["pass"], planned: &[] };
+pub const AUTH: Object = Object { name: "Auth", keys: &["pass"], planned: &["hmac"] };
 
 /// One of `pools`.
 pub const POOL: Object = Object {
@@ -134,7 +148,7 @@ pub const SERVICE: Object = Object {
 };
 
 /// All of them.
-pub const ALL: [&Object; 18] = [
+pub const ALL: [&Object; 19] = [
     &DOCUMENT,
     &FLEET,
     &IPVS,
@@ -143,6 +157,7 @@ pub const ALL: [&Object; 18] = [
     &SYSCTLS,
     &SYSCTL,
     &VIP,
+    &GARP,
     &VRRP,
     &AUTH,
     &POOL,

@@ -22,6 +22,7 @@ macro_rules! tree {
 
 // Behind the macro that it writes its trees with.
 mod service;
+mod vrrp;
 
 struct Literal(Value);
 
@@ -172,8 +173,8 @@ fn what_is_not_built_yet_is_refused_by_name() {
         ("fleet.failback", tree!("immediate")),
         ("fleet.notifications", tree!({})),
         ("vips.0.attach", tree!("responder")),
-        ("vips.0.vrrp.coexist", tree!("contest")),
-        ("vips.0.vrrp.unicast", tree!({})),
+        ("vips.0.vrrp.auth", tree!({ pass: "1111", hmac: {} })),
+        ("vips.0.vrrp.vmac", tree!(true)),
         ("pools.0.quorum", tree!(2)),
         ("pools.0.sorry", tree!({})),
     ] {
@@ -188,8 +189,8 @@ fn what_is_not_built_yet_is_refused_by_name() {
     fleet.failback: failback `immediate` is not supported yet; use `never`
     fleet.notifications: `notifications` is not supported yet; leave it out
     vips[0].attach: attach `responder` is not supported yet; use `address`
-    vips[0].vrrp.coexist: coexist `contest` is not supported yet; use `yield`
-    vips[0].vrrp.unicast: `unicast` is not supported yet; leave it out
+    vips[0].vrrp.auth.hmac: `hmac` is not supported yet; leave it out
+    vips[0].vrrp.vmac: `vmac` is not supported yet; leave it out
     pools[0].quorum: `quorum` is not supported yet; leave it out
     pools[0].sorry: `sorry` is not supported yet; leave it out
     "#);

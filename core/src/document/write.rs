@@ -1,13 +1,13 @@
 //! From a document to a tree: every default written out, keys in the schema's order.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::{Value, schema};
 use crate::model::{
     Auth, Check, Discovery, DnsRecord, DnsSource, Document, Encapsulation, FileSource, Fleet,
-    Forwarding, Ipvs, Listen, Persistence, Pool, PoolSource, RealServer, Service, Sync, Sysctls,
-    Timeouts, Vip, Vrrp, text,
+    Forwarding, Garp, Ipvs, Listen, Persistence, Pool, PoolSource, RealServer, Service, Sync,
+    Sysctls, Timeouts, Vip, Vrrp, text,
 };
 
 /// Writes a document; [`super::decode`] gives the same document again.
@@ -77,16 +77,31 @@ fn sysctls(sysctls: &Sysctls) -> Value {
 }
 
 fn vip(vip: &Vip) -> Value {
+    let excluded = &vip.addresses[vip.advertised().len()..];
     object(
         &schema::VIP,
         [
             Some(vip.name.as_str().into()),
-            Some(list(&vip.addresses, |address| address.to_string().into())),
+            Some(addresses(vip.advertised())),
+            (!excluded.is_empty()).then(|| addresses(excluded)),
             Some(vip.interface.as_str().into()),
             Some(vip.attach.name().into()),
             Some(list(&vip.preference, |name| name.as_str().into())),
+            (vip.garp != Garp::default()).then(|| garp(&vip.garp)),
             Some(vrrp(&vip.vrrp)),
         ],
+    )
+}
+
+fn addresses(addresses: &[IpAddr]) -> Value {
+    list(addresses, |address| address.to_string().into())
+}
+
+fn garp(garp: &Garp) -> Value {
+    let Garp { repeat, refresh, interval } = *garp;
+    object(
+        &schema::GARP,
+        [Some(u32::from(repeat).into()), Some(duration(refresh)), Some(duration(interval))],
     )
 }
 
@@ -102,6 +117,8 @@ fn vrrp(vrrp: &Vrrp) -> Value {
             vrrp.auth.as_ref().map(auth),
             Some(vrrp.checksum.name().into()),
             Some(vrrp.coexist.name().into()),
+            Some(vrrp.peers.name().into()),
+            (!vrrp.peers.listed().is_empty()).then(|| addresses(vrrp.peers.listed())),
         ],
     )
 }

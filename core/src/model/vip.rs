@@ -8,15 +8,21 @@ use std::time::Duration;
 pub struct Vip {
     /// 1 to 63 characters of `[a-z0-9-]`, unique among VIP groups.
     pub name: String,
-    /// At least one, at most 20 (an advert that keepalived reads); no address is in two groups. IPv4 and IPv6 in any mixture. In a group of
-    /// IPv6 addresses alone the first may be link-local: it is announced as RFC 9568 §5.2.9 asks, and [serves](Self::served) nothing.
+    /// All of them, first those that adverts name: at least one of these, at most 20 (an advert that keepalived reads). No address is in two
+    /// groups. IPv4 and IPv6 in any mixture. Where adverts name IPv6 addresses alone the first may be link-local: it is announced as RFC
+    /// 9568 §5.2.9 asks, and [serves](Self::served) nothing.
     pub addresses: Vec<IpAddr>,
+    /// How many of the last addresses adverts do not name, at most 200: the document's `excluded`, keepalived's
+    /// `virtual_ipaddress_excluded`.
+    pub excluded: usize,
     /// The interface that carries them on a director: 1 to 15 bytes.
     pub interface: String,
     /// How a holder makes the addresses answer.
     pub attach: Attach,
     /// Names of directors, most preferred first; directors that are not listed come after, by id.
     pub preference: Vec<String>,
+    /// How gratuitous ARP and unsolicited neighbour advertisements are paced.
+    pub garp: Garp,
     /// How the group is announced.
     pub vrrp: Vrrp,
 }
@@ -30,10 +36,38 @@ impl Vip {
         })
     }
 
-    /// Whether it has no IPv4 address. VRRP then announces it over IPv6, in which a VRID is another than the same number over IPv4.
+    /// The addresses that adverts may name.
+    #[must_use]
+    pub fn advertised(&self) -> &[IpAddr] {
+        let named = self.addresses.len().saturating_sub(self.excluded);
+        self.addresses.get(..named).unwrap_or_default()
+    }
+
+    /// Whether adverts have no IPv4 address to name. VRRP then announces the group over IPv6, in which a VRID is another than the same number
+    /// over IPv4.
     #[must_use]
     pub fn is_ipv6_only(&self) -> bool {
-        !self.addresses.is_empty() && self.addresses.iter().all(IpAddr::is_ipv6)
+        !self.advertised().is_empty() && self.advertised().iter().all(IpAddr::is_ipv6)
+    }
+}
+
+/// Announcements that a holder makes of where its addresses are: gratuitous ARP (RFC 5227 §3) and unsolicited neighbour advertisements
+/// (RFC 4861 §7.2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Garp {
+    /// How often each address is announced after a claim, 1 to 100: the first nine within five seconds, closest together at first, the rest a
+    /// second apart.
+    pub repeat: u8,
+    /// And from then on, each so long after the one before; zero: no more. 1 s to 24 h, default 30 s.
+    pub refresh: Duration,
+    /// At least so much between two frames on the group's interface, whichever group they are of: up to 1 s, default none. For switches that
+    /// limit them.
+    pub interval: Duration,
+}
+
+impl Default for Garp {
+    fn default() -> Self {
+        Self { repeat: 9, refresh: Duration::from_secs(30), interval: Duration::ZERO }
     }
 }
 
@@ -75,6 +109,42 @@ pub struct Vrrp {
     pub checksum: Checksum,
     /// What a holder does beside a foreign master.
     pub coexist: Coexist,
+    /// Where adverts go.
+    pub peers: Peers,
+}
+
+/// Where a group's adverts go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Peers {
+    /// To every router on the segment.
+    #[default]
+    Multicast,
+    /// To each director of the fleet but the sender, by its addresses of the adverts' family, and to these: routers that are no members, at
+    /// most 32, none of them twice and none a VIP.
+    Unicast(Vec<IpAddr>),
+}
+
+impl Peers {
+    /// The document's words.
+    pub const WORDS: [&'static str; 2] = ["multicast", "unicast"];
+
+    /// The document's word.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Multicast => Self::WORDS[0],
+            Self::Unicast(_) => Self::WORDS[1],
+        }
+    }
+
+    /// The routers that are named, and no members.
+    #[must_use]
+    pub fn listed(&self) -> &[IpAddr] {
+        match self {
+            Self::Multicast => &[],
+            Self::Unicast(listed) => listed,
+        }
+    }
 }
 
 /// VRRP version on the wire.
@@ -138,20 +208,25 @@ impl Checksum {
 /// What a holder does beside a foreign master.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Coexist {
-    /// It keeps its lease and stays silent while a foreign master that wins by RFC 9568's order is heard.
+    /// It keeps its lease and stays silent while a foreign master is heard that was there before it claimed, or that wins by RFC 9568's
+    /// order.
     #[default]
     Yield,
+    /// As that, but one that loses by RFC 9568's order is made to give up: by adverts at first, and the VIP is claimed when it is silent and
+    /// nobody answers for the address.
+    Contest,
 }
 
 impl Coexist {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Yield];
+    pub const ALL: [Self; 2] = [Self::Yield, Self::Contest];
 
     /// The document's word.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Yield => "yield",
+            Self::Contest => "contest",
         }
     }
 }

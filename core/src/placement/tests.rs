@@ -37,7 +37,9 @@ fn vip(name: &str, addresses: &[u8], preference: &[&str]) -> Vip {
         name: name.into(),
         addresses: addresses.iter().map(|&last| ip(last)).collect(),
         interface: "eth0".into(),
+        excluded: 0,
         attach: Attach::Address,
+        garp: crate::model::Garp::default(),
         preference: preference.iter().map(|&name| name.to_owned()).collect(),
         vrrp: Vrrp {
             vrid: 51,
@@ -47,6 +49,7 @@ fn vip(name: &str, addresses: &[u8], preference: &[&str]) -> Vip {
             auth: None,
             checksum: Checksum::Pseudo,
             coexist: Coexist::Yield,
+            peers: crate::model::Peers::Multicast,
         },
     }
 }

@@ -95,10 +95,19 @@ fn objects<T: PartialEq>(
 }
 
 fn vip(old: &Vip, new: &Vip, difference: &mut Difference) {
-    difference.list("address", &old.addresses, &new.addresses, ToString::to_string);
+    difference.list("address", old.advertised(), new.advertised(), ToString::to_string);
+    let excluded = |vip: &Vip| vip.addresses[vip.advertised().len()..].to_vec();
+    difference.list("excluded", &excluded(old), &excluded(new), ToString::to_string);
     difference.field("interface", &old.interface, &new.interface);
     difference.field("attach", old.attach.name(), new.attach.name());
     difference.field("preference", names(&old.preference), names(&new.preference));
+    difference.field("garp.repeat", old.garp.repeat, new.garp.repeat);
+    for (name, old, new) in [
+        ("garp.refresh", old.garp.refresh, new.garp.refresh),
+        ("garp.interval", old.garp.interval, new.garp.interval),
+    ] {
+        difference.field(name, text::duration(old), text::duration(new));
+    }
     let (old, new) = (&old.vrrp, &new.vrrp);
     difference.field("vrrp.vrid", old.vrid, new.vrid);
     difference.field("vrrp.version", old.version.number(), new.version.number());
@@ -119,6 +128,9 @@ fn vip(old: &Vip, new: &Vip, difference: &mut Difference) {
     }
     difference.field("vrrp.checksum", old.checksum.name(), new.checksum.name());
     difference.field("vrrp.coexist", old.coexist.name(), new.coexist.name());
+    difference.field("vrrp.peers", old.peers.name(), new.peers.name());
+    let (old, new) = (old.peers.listed(), new.peers.listed());
+    difference.list("vrrp.unicast_peer", old, new, ToString::to_string);
 }
 
 fn pool(old: &Pool, new: &Pool, difference: &mut Difference) {

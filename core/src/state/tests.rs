@@ -31,7 +31,9 @@ fn document(servers: &[u8]) -> Document {
             name: "web".into(),
             addresses: vec![IpAddr::from([192, 0, 2, 100])],
             interface: "eth0".into(),
+            excluded: 0,
             attach: Attach::Address,
+            garp: crate::model::Garp::default(),
             preference: vec![],
             vrrp: Vrrp {
                 vrid: 51,
@@ -41,6 +43,7 @@ fn document(servers: &[u8]) -> Document {
                 auth: None,
                 checksum: crate::model::Checksum::Pseudo,
                 coexist: crate::model::Coexist::Yield,
+                peers: crate::model::Peers::Multicast,
             },
         }],
         pools: vec![Pool {

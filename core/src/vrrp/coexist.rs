@@ -1,15 +1,33 @@
 //! What a holder does beside a foreign master: a router that is no member of the fleet and advertises the same virtual router.
 //!
-//! *In*: adverts of routers that are no members, and whether this node's lease runs. *Out*: whether it may be seen on the wire. Every
-//! director feeds its machine all the time, so that the answer is known when a lease is won. A foreign master never costs the lease: the
-//! node keeps leading and forwarding, and only stays silent.
+//! *In*: adverts of routers that are no members, whether this node's lease runs, and whether another machine says by ARP or neighbour discovery
+//! that it has the addresses. *Out*: whether this node may be seen on the wire. Every director feeds its machine all the time, so that the
+//! answer is known when a lease is won. A foreign master never costs the lease: the node keeps leading and forwarding, and only stays silent.
+//!
+//! A foreign master gives up when it hears a higher advert (RFC 9568 §6.4.3), but not at once. A contest therefore is won by adverts alone, and
+//! the VIP is claimed after the other has fallen silent and nobody answers for the address: at no moment do two machines have it.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Advert, PRIORITY_GOODBYE};
-use crate::model::VrrpVersion;
+use crate::model::{Coexist as Policy, VrrpVersion};
 use crate::time::Mono;
+
+/// Between two questions who has the addresses.
+const ASK_EVERY: Duration = Duration::from_millis(10);
+/// So many questions without an answer, each given [`ASK_EVERY`], and the addresses are free.
+const QUESTIONS: u8 = 3;
+/// The same in a contest, after an answer: the other has just had them.
+const QUESTIONS_AFTER_AN_ANSWER: u8 = 5;
+/// Adverts at the start of a contest that follow each other after at most [`DENSE`].
+const DENSE_ADVERTS: u8 = 3;
+/// See there.
+const DENSE: Duration = Duration::from_millis(100);
+/// Addresses that somebody has who does not advertise are looked at again after this.
+const AGAIN: Duration = Duration::from_millis(200);
+/// An announcement by another is answered at most this often: the other may do the same.
+const ANSWER_EVERY: Duration = Duration::from_secs(1);
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +38,8 @@ pub enum Input {
     Lost,
     /// A valid advert of our virtual router came from an address that is no member's.
     Heard(Foreign),
+    /// Another machine said that it has one of the addresses, asked or not.
+    Sighted,
     /// The moment named by [`Coexist::deadline`] has come; others are harmless.
     Timer,
 }
@@ -44,6 +64,11 @@ pub enum Effect {
     Silence,
     /// Send an advert and gratuitous ARP now: another router has just claimed the address, and caches may point there.
     Reassert,
+    /// Ask who has the addresses, as a machine without address would (RFC 5227 §2.1.1, RFC 4862 §5.4.2). Nothing is claimed by that.
+    Ask {
+        /// Send an advert as well, and no more than that.
+        advert: bool,
+    },
 }
 
 /// Where the holder stands.
@@ -52,28 +77,126 @@ pub enum State {
     /// No lease; foreign masters are only remembered.
     #[default]
     NoLease,
-    /// The lease runs, a foreign master that outranks us is alive: silent.
+    /// The lease runs, a foreign master is alive or another machine has the addresses: silent.
     Yielding,
+    /// The lease runs, a foreign master that we outrank is alive: adverts alone, until it gives up.
+    Contesting,
+    /// The lease runs and nobody advertises: asking whether anybody has the addresses.
+    Checking,
     /// The lease runs and we are seen.
     Active,
 }
 
-/// The machine of one VIP group on one director, for the policy `yield`.
+impl State {
+    /// For people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoLease => "no lease",
+            Self::Yielding => "yielding",
+            Self::Contesting => "contesting",
+            Self::Checking => "checking",
+            Self::Active => "active",
+        }
+    }
+}
+
+/// The machine of one VIP group on one director.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Coexist {
+    policy: Policy,
     priority: u8,
     source: IpAddr,
     version: VrrpVersion,
+    interval: Duration,
     state: State,
-    /// The highest foreign master heard, and when it will count as gone.
-    foreign: Option<(Foreign, Mono)>,
+    /// The highest foreign master heard.
+    foreign: Option<Known>,
+    /// A foreign master that is alive would have been heard by then.
+    known_from: Mono,
+    /// Under another configuration this node was seen already.
+    was_active: bool,
+    /// It was, and is to give the addresses back now.
+    stands_back: bool,
+    /// The next moment to look, in the states that ask, and while the addresses are occupied.
+    wake: Option<Mono>,
+    /// Another machine has the addresses, and nobody advertises them.
+    occupied: bool,
+    /// It did not give up though we outrank it.
+    unimpressed: Option<IpAddr>,
+    /// An announcement by another was answered last.
+    answered_at: Option<Mono>,
+    contest: Contest,
+}
+
+/// A foreign master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Known {
+    says: Foreign,
+    heard: Mono,
+    /// It counts as gone then.
+    until: Mono,
+}
+
+/// How far asking and contesting are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Contest {
+    since: Mono,
+    adverts: u8,
+    advert_at: Mono,
+    /// Somebody answered for the addresses since the contest began.
+    answered: bool,
+    /// Questions since the last answer.
+    unanswered: u8,
 }
 
 impl Coexist {
-    /// A machine without a lease that has heard nobody. `source` is the address that our adverts come from.
+    /// A machine without a lease that begins to listen `now`. `source` is the address that our adverts come from, `interval` what is between
+    /// them.
     #[must_use]
-    pub fn new(priority: u8, version: VrrpVersion, source: IpAddr) -> Self {
-        Self { priority, source, version, state: State::NoLease, foreign: None }
+    pub fn new(
+        policy: Policy,
+        priority: u8,
+        version: VrrpVersion,
+        interval: Duration,
+        source: IpAddr,
+        now: Mono,
+    ) -> Self {
+        let mut machine = Self {
+            policy,
+            priority,
+            source,
+            version,
+            interval,
+            state: State::NoLease,
+            foreign: None,
+            known_from: now,
+            was_active: false,
+            stands_back: false,
+            wake: None,
+            occupied: false,
+            unimpressed: None,
+            answered_at: None,
+            contest: Contest::default(),
+        };
+        machine.known_from = now.after(machine.down_time(interval));
+        machine
+    }
+
+    /// Takes over what a machine for the same virtual router and interface knows, whose configuration this one's replaces.
+    pub fn succeed(&mut self, old: &Self) {
+        self.foreign = old.foreign;
+        self.known_from = old.known_from;
+        let active = old.state == State::Active;
+        self.stands_back = active && (old.policy, self.policy) == (Policy::Contest, Policy::Yield);
+        self.was_active = active && !self.stands_back;
+    }
+
+    /// Whether a claim under the old configuration is to be given up with a goodbye, and a foreign backup to be waited for: addresses that were
+    /// taken from it are given back. If none takes them, they are claimed again.
+    #[must_use]
+    pub fn stands_back(&self) -> bool {
+        self.stands_back
     }
 
     /// Where it stands.
@@ -85,14 +208,27 @@ impl Coexist {
     /// The highest foreign master that has been heard within its time.
     #[must_use]
     pub fn foreign(&self, now: Mono) -> Option<Foreign> {
-        self.foreign.filter(|(_, until)| now < *until).map(|(foreign, _)| foreign)
+        self.foreign.filter(|known| now < known.until).map(|known| known.says)
+    }
+
+    /// Whether a claim waits because another machine has the addresses and does not advertise them.
+    #[must_use]
+    pub fn is_occupied(&self) -> bool {
+        self.occupied
+    }
+
+    /// The foreign master that did not give up in a contest though it should have: it drops our adverts.
+    #[must_use]
+    pub fn unimpressed(&self) -> Option<IpAddr> {
+        self.unimpressed
     }
 
     /// When to feed [`Input::Timer`] next.
     #[must_use]
     pub fn deadline(&self) -> Option<Mono> {
         match self.state {
-            State::Yielding => self.foreign.map(|(_, until)| until),
+            State::Yielding => self.foreign.map(|known| known.until).max(self.wake),
+            State::Contesting | State::Checking => self.wake,
             State::NoLease | State::Active => None,
         }
     }
@@ -105,23 +241,32 @@ impl Coexist {
                 self.goodbye(now, foreign)
             }
             Input::Heard(foreign) => self.heard(now, foreign),
-            Input::Acquired => match self.state {
-                State::NoLease if self.outranked(now) => {
-                    self.state = State::Yielding;
-                    None
-                }
-                State::NoLease => {
-                    self.state = State::Active;
-                    Some(Effect::Claim)
-                }
-                State::Yielding | State::Active => None,
-            },
+            Input::Acquired => self.acquired(now),
             Input::Lost => {
                 // What was on the wire is the lease machine's to withdraw.
-                self.state = State::NoLease;
+                self.enter(State::NoLease);
                 None
             }
-            Input::Timer => self.claim_if_free(now),
+            Input::Sighted => self.sighted(now),
+            Input::Timer => self.look(now),
+        }
+    }
+
+    fn acquired(&mut self, now: Mono) -> Option<Effect> {
+        if self.state != State::NoLease {
+            return None;
+        }
+        let was_active = std::mem::take(&mut self.was_active);
+        if std::mem::take(&mut self.stands_back) {
+            self.enter(State::Yielding);
+            self.wake = Some(now.after(self.down_time(self.interval)));
+            return None;
+        }
+        match self.foreign(now) {
+            Some(_) if was_active && !self.outranked(now) => self.claim(),
+            Some(foreign) => self.meet(now, foreign),
+            None if was_active || now >= self.known_from => self.claim(),
+            None => self.check(now),
         }
     }
 
@@ -130,43 +275,161 @@ impl Coexist {
             .foreign(now)
             .is_none_or(|known| known.source == heard.source || rank(heard) > rank(known));
         if replaces {
-            self.foreign = Some((heard, now.after(self.down_time(heard))));
+            let until = now.after(self.down_time(heard.interval));
+            self.foreign = Some(Known { says: heard, heard: now, until });
         }
         match self.state {
             State::NoLease => None,
             State::Active if self.outranked(now) => {
-                self.state = State::Yielding;
+                self.enter(State::Yielding);
                 Some(Effect::Silence)
             }
             // RFC 9568 §6.4.3: it believes itself master, and so do the caches of the segment.
             State::Active => Some(Effect::Reassert),
+            State::Checking => self.meet(now, heard),
             // The master that we yielded to may have lowered its priority.
-            State::Yielding => self.claim_if_free(now),
+            State::Yielding if self.contests(now, heard) => self.begin_contest(now),
+            State::Yielding => None,
+            State::Contesting => {
+                self.contest.unanswered = 0;
+                if self.outranked(now) {
+                    self.enter(State::Yielding);
+                } else if now >= self.contest.since.after(3 * at_least(heard.interval)) {
+                    // It has had three of our adverts at least.
+                    self.unimpressed = Some(heard.source);
+                    self.enter(State::Yielding);
+                }
+                None
+            }
         }
+    }
+
+    /// A foreign master is alive and nothing of ours is on the wire.
+    fn meet(&mut self, now: Mono, foreign: Foreign) -> Option<Effect> {
+        if self.contests(now, foreign) {
+            return self.begin_contest(now);
+        }
+        self.enter(State::Yielding);
+        None
+    }
+
+    fn contests(&self, now: Mono, foreign: Foreign) -> bool {
+        match self.policy {
+            Policy::Yield => false,
+            Policy::Contest => !self.outranked(now) && self.unimpressed != Some(foreign.source),
+        }
+    }
+
+    fn begin_contest(&mut self, now: Mono) -> Option<Effect> {
+        self.enter(State::Contesting);
+        self.contest = Contest { since: now, advert_at: now, ..Contest::default() };
+        self.go_on(now)
+    }
+
+    /// The next question of a contest, and an advert when it is time.
+    fn go_on(&mut self, now: Mono) -> Option<Effect> {
+        let advert = self.contest.advert_at <= now;
+        if advert {
+            self.contest.adverts = self.contest.adverts.saturating_add(1);
+            let dense = self.contest.adverts < DENSE_ADVERTS;
+            let pause = if dense { self.interval.min(DENSE) } else { self.interval };
+            self.contest.advert_at = now.after(pause);
+        }
+        self.wake = Some(now.after(ASK_EVERY));
+        Some(Effect::Ask { advert })
+    }
+
+    fn check(&mut self, now: Mono) -> Option<Effect> {
+        self.enter(State::Checking);
+        self.contest = Contest::default();
+        self.wake = Some(now.after(ASK_EVERY));
+        Some(Effect::Ask { advert: false })
+    }
+
+    fn claim(&mut self) -> Option<Effect> {
+        self.enter(State::Active);
+        Some(Effect::Claim)
+    }
+
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        self.wake = None;
+        self.occupied = false;
     }
 
     fn goodbye(&mut self, now: Mono, leaving: Foreign) -> Option<Effect> {
-        match &mut self.foreign {
-            Some((known, until)) if known.source == leaving.source => {
-                // Its other backups wait their own skew time; so do we.
-                *until = (*until).min(now.after(skew(self.priority, self.version, known.interval)));
-            }
-            Some(_) | None => {}
+        let own = skew(self.priority, self.version, leaving.interval);
+        let known = self.foreign.as_mut().filter(|known| known.says.source == leaving.source);
+        let was_known = known.is_some();
+        if let Some(known) = known {
+            // Its other backups wait their own skew time; so do we.
+            known.until = known.until.min(now.after(own));
         }
         match self.state {
-            State::NoLease => None,
             // RFC 9568 §6.4.3: a router that stops gets an answer, so that nobody waits for silence.
             State::Active => Some(Effect::Reassert),
-            State::Yielding => self.claim_if_free(now),
+            // Our adverts tell its backups already that somebody is there.
+            State::Contesting if was_known => {
+                self.foreign = None;
+                self.check(now)
+            }
+            State::NoLease | State::Yielding | State::Contesting | State::Checking => None,
         }
     }
 
-    fn claim_if_free(&mut self, now: Mono) -> Option<Effect> {
-        if self.state != State::Yielding || self.outranked(now) {
+    fn sighted(&mut self, now: Mono) -> Option<Effect> {
+        match self.state {
+            State::NoLease | State::Yielding => None,
+            State::Contesting => {
+                self.contest.answered = true;
+                self.contest.unanswered = 0;
+                None
+            }
+            State::Checking => {
+                self.enter(State::Yielding);
+                self.occupied = true;
+                self.wake = Some(now.after(AGAIN));
+                None
+            }
+            State::Active => {
+                let soon = self.answered_at.is_some_and(|at| now < at.after(ANSWER_EVERY));
+                if soon {
+                    return None;
+                }
+                self.answered_at = Some(now);
+                Some(Effect::Reassert)
+            }
+        }
+    }
+
+    fn look(&mut self, now: Mono) -> Option<Effect> {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
             return None;
         }
-        self.state = State::Active;
-        Some(Effect::Claim)
+        match self.state {
+            State::NoLease | State::Active => None,
+            State::Yielding => self.check(now),
+            State::Checking => {
+                self.contest.unanswered += 1;
+                if self.contest.unanswered >= QUESTIONS {
+                    return self.claim();
+                }
+                self.wake = Some(now.after(ASK_EVERY));
+                Some(Effect::Ask { advert: false })
+            }
+            State::Contesting => {
+                let silent = self.foreign.is_none_or(|known| {
+                    now >= known.heard.after(at_least(known.says.interval) * 6 / 5)
+                });
+                if silent {
+                    return self.check(now);
+                }
+                self.contest.unanswered = self.contest.unanswered.saturating_add(1);
+                let gave_way =
+                    self.contest.answered && self.contest.unanswered > QUESTIONS_AFTER_AN_ANSWER;
+                if gave_way { self.claim() } else { self.go_on(now) }
+            }
+        }
     }
 
     /// RFC 9568 §6.4.3: higher priority, then higher address.
@@ -175,8 +438,8 @@ impl Coexist {
     }
 
     /// RFC 9568 §6.1, `Active_Down_Interval`.
-    fn down_time(&self, foreign: Foreign) -> Duration {
-        let interval = foreign.interval.max(Duration::from_millis(10));
+    fn down_time(&self, interval: Duration) -> Duration {
+        let interval = at_least(interval);
         3 * interval + skew(self.priority, self.version, interval)
     }
 }
@@ -193,6 +456,11 @@ fn rank(foreign: Foreign) -> (u8, IpAddr) {
     (foreign.priority, foreign.source)
 }
 
+/// An interval of zero would make a master vanish at once.
+fn at_least(interval: Duration) -> Duration {
+    interval.max(Duration::from_millis(10))
+}
+
 /// RFC 9568 §6.1 (a part of the interval) and RFC 3768 §6.1 (a part of a second): the lower the priority, the longer.
 fn skew(priority: u8, version: VrrpVersion, interval: Duration) -> Duration {
     let whole = match version {
@@ -203,129 +471,4 @@ fn skew(priority: u8, version: VrrpVersion, interval: Duration) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OURS: u8 = 100;
-    const SECOND: Duration = Duration::from_secs(1);
-    const T0: Mono = Mono(1_000_000_000_000);
-
-    fn ip(last: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, last])
-    }
-
-    /// Our own address ends in 10.
-    fn machine() -> Coexist {
-        Coexist::new(OURS, VrrpVersion::V3, ip(10))
-    }
-
-    fn active() -> Coexist {
-        let mut machine = machine();
-        assert_eq!(machine.step(T0, Input::Acquired), Some(Effect::Claim));
-        machine
-    }
-
-    fn yielding() -> Coexist {
-        let mut machine = active();
-        assert_eq!(machine.step(T0, advert(9, 150)), Some(Effect::Silence));
-        machine
-    }
-
-    fn advert(last: u8, priority: u8) -> Input {
-        Input::Heard(Foreign { priority, source: ip(last), interval: SECOND })
-    }
-
-    #[test]
-    fn every_state_has_an_answer_to_every_input() {
-        #[rustfmt::skip]
-        let cases = [
-            // why                                  start       input               effect                      state after
-            ("nobody is heard",                     machine(),  Input::Acquired,    Some(Effect::Claim),        State::Active),
-            ("no lease, no voice",                  machine(),  advert(9, 1),       None,                       State::NoLease),
-            ("no lease, no voice",                  machine(),  advert(9, 0),       None,                       State::NoLease),
-            ("nothing to lose",                     machine(),  Input::Lost,        None,                       State::NoLease),
-            ("a spurious timer",                    machine(),  Input::Timer,       None,                       State::NoLease),
-            ("acquired twice",                      active(),   Input::Acquired,    None,                       State::Active),
-            ("lower priority",                      active(),   advert(20, 50),     Some(Effect::Reassert),     State::Active),
-            ("equal priority, lower address",       active(),   advert(9, 100),     Some(Effect::Reassert),     State::Active),
-            ("equal priority, higher address",      active(),   advert(11, 100),    Some(Effect::Silence),      State::Yielding),
-            ("higher priority",                     active(),   advert(9, 101),     Some(Effect::Silence),      State::Yielding),
-            ("the address owner",                   active(),   advert(9, 255),     Some(Effect::Silence),      State::Yielding),
-            ("another router stops",                active(),   advert(9, 0),       Some(Effect::Reassert),     State::Active),
-            ("the lease ends",                      active(),   Input::Lost,        None,                       State::NoLease),
-            ("a spurious timer",                    active(),   Input::Timer,       None,                       State::Active),
-            ("acquired twice",                      yielding(), Input::Acquired,    None,                       State::Yielding),
-            ("the master goes on",                  yielding(), advert(9, 150),     None,                       State::Yielding),
-            ("a third router, lower than it",       yielding(), advert(20, 140),    None,                       State::Yielding),
-            ("the master gives way to us",          yielding(), advert(9, 50),      Some(Effect::Claim),        State::Active),
-            ("the master stops: skew first",        yielding(), advert(9, 0),       None,                       State::Yielding),
-            ("another router stops",                yielding(), advert(20, 0),      None,                       State::Yielding),
-            ("the lease ends",                      yielding(), Input::Lost,        None,                       State::NoLease),
-            ("the timer comes early",               yielding(), Input::Timer,       None,                       State::Yielding),
-        ];
-        for (why, mut machine, input, effect, state) in cases {
-            assert_eq!(machine.step(T0.after(SECOND), input), effect, "{why}");
-            assert_eq!(machine.state(), state, "{why}");
-        }
-    }
-
-    #[test]
-    fn over_ipv6_the_higher_address_wins_too() {
-        let address = |last: u16| IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, last]);
-        for (last, effect) in [(9, Effect::Reassert), (0x11, Effect::Silence)] {
-            let mut machine = Coexist::new(OURS, VrrpVersion::V3, address(0x10));
-            assert_eq!(machine.step(T0, Input::Acquired), Some(Effect::Claim));
-            let foreign = Foreign { priority: OURS, source: address(last), interval: SECOND };
-            assert_eq!(machine.step(T0, Input::Heard(foreign)), Some(effect), "{last}");
-        }
-    }
-
-    #[test]
-    fn a_master_heard_without_a_lease_is_known_when_the_lease_is_won() {
-        let mut machine = machine();
-        assert_eq!(machine.step(T0, advert(9, 150)), None);
-        assert_eq!(machine.step(T0.after(SECOND), Input::Acquired), None);
-        assert_eq!(machine.state(), State::Yielding);
-
-        let mut lower = self::machine();
-        assert_eq!(lower.step(T0, advert(9, 50)), None);
-        assert_eq!(lower.step(T0.after(SECOND), Input::Acquired), Some(Effect::Claim));
-    }
-
-    #[test]
-    fn silence_or_a_goodbye_of_the_master_ends_the_yielding() {
-        // (256 - 100) / 256 of a second.
-        let skew = Duration::from_micros(609_375);
-        let down = 3 * SECOND + skew;
-
-        let mut silent = yielding();
-        assert_eq!(silent.deadline(), Some(T0.after(down)));
-        let just_before = Mono(T0.after(down).0 - 1);
-        assert_eq!(silent.step(just_before, Input::Timer), None);
-        assert_eq!(silent.step(T0.after(down), Input::Timer), Some(Effect::Claim));
-        assert_eq!(silent.foreign(T0.after(down)), None);
-        assert_eq!(silent.deadline(), None);
-
-        let mut stopped = yielding();
-        let later = T0.after(SECOND);
-        assert_eq!(stopped.step(later, advert(9, 0)), None);
-        assert_eq!(stopped.deadline(), Some(later.after(skew)));
-        assert_eq!(stopped.step(later.after(skew), Input::Timer), Some(Effect::Claim));
-    }
-
-    #[test]
-    fn version_2_skews_by_parts_of_a_second_whatever_the_interval() {
-        let slow = 10 * SECOND;
-        assert_eq!(skew(100, VrrpVersion::V2, slow), Duration::from_micros(609_375));
-        assert_eq!(skew(100, VrrpVersion::V3, slow), Duration::from_micros(6_093_750));
-        assert_eq!(skew(254, VrrpVersion::V3, slow), Duration::from_micros(78_125));
-    }
-
-    #[test]
-    fn an_interval_of_zero_does_not_make_a_master_vanish_at_once() {
-        let mut machine = active();
-        let broken = Foreign { priority: 150, source: ip(9), interval: Duration::ZERO };
-        assert_eq!(machine.step(T0, Input::Heard(broken)), Some(Effect::Silence));
-        assert!(machine.deadline().unwrap() > T0.after(Duration::from_millis(30)));
-    }
-}
+mod tests;

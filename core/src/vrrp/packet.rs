@@ -8,6 +8,10 @@ use crate::model::{Auth, Checksum, Vip, VrrpVersion};
 
 const HEADER: usize = 8;
 const AUTH_DATA: usize = 8;
+/// What keepalived's `auth_hmac` (2.4 and later, draft-cassen-vrrp-auth-hmac) puts behind a message: its type 1, key id, time, counter and
+/// code.
+const HMAC_TRAILER: usize = 28;
+const HMAC_TYPE: u8 = 1;
 /// Type 1, in both versions the only one.
 const ADVERTISEMENT: u8 = 1;
 
@@ -36,6 +40,21 @@ pub struct Received {
     pub advert: Advert,
     /// Which checksum the sender uses; always [`Checksum::Plain`] in version 2.
     pub checksum: Checksum,
+    /// It carries keepalived's HMAC trailer. The code is not checked: there is no key to check it with.
+    pub hmac: bool,
+}
+
+/// In what two routers differ of which one drops the other's adverts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mismatch {
+    /// The version.
+    Version,
+    /// Version 2: the password, or that there is one.
+    Authentication,
+    /// Version 2: the interval.
+    Interval,
+    /// The set of addresses.
+    Addresses,
 }
 
 /// Why a packet is no valid advertisement.
@@ -91,7 +110,7 @@ impl Advert {
             priority: vip.vrrp.priority,
             interval: vip.vrrp.advert_interval,
             addresses: vip
-                .addresses
+                .advertised()
                 .iter()
                 .copied()
                 .filter(|address| address.is_ipv4() == ipv4)
@@ -190,11 +209,16 @@ impl Advert {
             VrrpVersion::V2 => addresses_end + AUTH_DATA,
             VrrpVersion::V3 => addresses_end,
         };
-        if message.len() != expected {
+        let hmac = message.len() == expected + HMAC_TRAILER && message[expected] == HMAC_TYPE;
+        if message.len() != expected && !hmac {
             return Err(DecodeError::Length { have: message.len(), expected });
         }
         let found = u16::from_be_bytes([sum_high, sum_low]);
-        let checksum = verify(version, message, found, source, destination)?;
+        let checksum = match verify(version, message, found, source, destination) {
+            // Whether the checksum covers the trailer is the sender's business: the code in it does.
+            Err(_) if hmac => verify(version, &message[..expected], found, source, destination)?,
+            verified => verified?,
+        };
         if vrid == 0 {
             return Err(DecodeError::Vrid);
         }
@@ -202,7 +226,7 @@ impl Advert {
             VrrpVersion::V2 => {
                 let auth = match fifth {
                     0 => None,
-                    1 => Some(password(&message[addresses_end..])),
+                    1 => Some(password(&message[addresses_end..expected])),
                     other => return Err(DecodeError::AuthType(other)),
                 };
                 (Duration::from_secs(sixth.into()), auth)
@@ -222,6 +246,7 @@ impl Advert {
         Ok(Received {
             advert: Self { version, vrid, priority, interval, addresses, auth },
             checksum,
+            hmac,
         })
     }
 
@@ -229,22 +254,25 @@ impl Advert {
     ///
     /// Two masters that drop each other's adverts both hold the address, and only the configuration can end it.
     #[must_use]
-    pub fn mismatch(&self, other: &Self) -> Option<String> {
+    pub fn mismatch(&self, other: &Self) -> Option<(Mismatch, String)> {
         if self.version != other.version {
-            return Some(format!("version {} instead of {}", number(other), number(self)));
+            let text = format!("version {} instead of {}", number(other), number(self));
+            return Some((Mismatch::Version, text));
         }
         if self.auth != other.auth {
             let kind = |auth: &Option<Auth>| if auth.is_some() { "a password" } else { "none" };
-            return Some(match (&self.auth, &other.auth) {
+            let text = match (&self.auth, &other.auth) {
                 (Some(_), Some(_)) => "another password".to_owned(),
                 (ours, theirs) => {
                     format!("authentication {} instead of {}", kind(theirs), kind(ours))
                 }
-            });
+            };
+            return Some((Mismatch::Authentication, text));
         }
         if self.version == VrrpVersion::V2 && self.interval != other.interval {
             let (theirs, ours) = (other.interval.as_secs(), self.interval.as_secs());
-            return Some(format!("advert interval {theirs} s instead of {ours} s"));
+            let text = format!("advert interval {theirs} s instead of {ours} s");
+            return Some((Mismatch::Interval, text));
         }
         let sorted = |advert: &Self| {
             let mut addresses = advert.addresses.clone();
@@ -255,7 +283,7 @@ impl Advert {
             let list = |advert: &Self| {
                 advert.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
             };
-            format!("addresses {} instead of {}", list(other), list(self))
+            (Mismatch::Addresses, format!("addresses {} instead of {}", list(other), list(self)))
         })
     }
 

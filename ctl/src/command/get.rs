@@ -20,16 +20,29 @@ pub(super) async fn run(
     print(format, answer)
 }
 
-/// A document, as `apply` takes it; YAML says the revision in a comment, JSON cannot.
-fn print(format: Option<Format>, answer: v1::GetResponse) -> Result<Done, Failure> {
-    let v1::GetResponse { revision, document, stale } = answer;
-    let document = Document::try_from(document.unwrap_or_default()).map_err(|_| {
+/// A revision (0: the newest) and what it says.
+pub(super) async fn document(client: &Client, revision: u64) -> Result<(u64, Document), Failure> {
+    let request = v1::GetRequest { revision };
+    let answer = client
+        .call(Repeat::Freely, request, async |control, request| control.get(request).await)
+        .await?;
+    Ok((answer.revision, known(answer.revision, answer.document)?))
+}
+
+fn known(revision: u64, document: Option<v1::Document>) -> Result<Document, Failure> {
+    Document::try_from(document.unwrap_or_default()).map_err(|_| {
         Failure::new(
             Exit::Failed,
             format!("revision {revision} says things that this lvsctl does not know"),
         )
         .hint("use an lvsctl of the agents' version")
-    })?;
+    })
+}
+
+/// A document, as `apply` takes it; YAML says the revision in a comment, JSON cannot.
+fn print(format: Option<Format>, answer: v1::GetResponse) -> Result<Done, Failure> {
+    let v1::GetResponse { revision, document, stale } = answer;
+    let document = known(revision, document)?;
     let tree = document::encode(&document);
     let warning =
         if stale { "warning: no leader could be asked; a newer revision may exist\n" } else { "" };

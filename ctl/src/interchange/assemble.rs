@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use lvsmesh_core::document::{Fault, check, limits};
 use lvsmesh_core::model::{
-    Attach, Checksum, Coexist, Document, Listen, Pool, PoolSource, Protocol, Service, Vip, Vrrp,
-    VrrpVersion,
+    Attach, Checksum, Coexist, Document, Garp, Listen, Peers, Pool, PoolSource, Protocol, Service,
+    Vip, Vrrp, VrrpVersion,
 };
 
 use super::draft::{Draft, Entry, Group};
@@ -90,8 +90,11 @@ fn homeless(groups: &mut Vec<Group>, entries: &mut Vec<Entry>, names: &Names, fa
                 auth: None,
                 checksum: Checksum::default(),
                 coexist: Coexist::default(),
+                peers: Peers::default(),
             },
             addresses,
+            excluded: BTreeSet::new(),
+            garp: Garp::default(),
             preference: Vec::new(),
             origin,
         });
@@ -134,6 +137,7 @@ fn build(groups: Vec<Group>, entries: &[Entry], fates: &mut Fates, report: &mut 
     let mut rest: VecDeque<Group> = groups.into();
     while let Some(group) = rest.pop_front() {
         for (index, part) in split(&group, entries).into_iter().enumerate() {
+            let excluded = part.excluded;
             let mut group = Group { addresses: part.addresses, ..group.clone() };
             if index > 0 {
                 let taken: Vec<Group> = finished.iter().chain(&rest).cloned().collect();
@@ -156,9 +160,11 @@ fn build(groups: Vec<Group>, entries: &[Entry], fates: &mut Fates, report: &mut 
             made.document.vips.push(Vip {
                 name: vip.clone(),
                 addresses: group.addresses.iter().map(|&(address, _)| address).collect(),
+                excluded,
                 interface: group.interface.clone(),
                 attach: Attach::default(),
                 preference: group.preference.clone(),
+                garp: group.garp,
                 vrrp: group.vrrp.clone(),
             });
             finished.push(group);
@@ -252,6 +258,8 @@ impl Made {
 /// Addresses of one group that have the same services.
 struct Part<'a> {
     addresses: Vec<(IpAddr, usize)>,
+    /// How many of the last ones adverts do not name.
+    excluded: usize,
     /// For each service, its entries, one for each address.
     served: Vec<Vec<&'a Entry>>,
 }
@@ -283,21 +291,29 @@ fn split<'a>(group: &Group, entries: &'a [Entry]) -> Vec<Part<'a>> {
             }
             None => parts.push(Part {
                 addresses: vec![(address, origin)],
+                excluded: 0,
                 served: served.into_iter().map(|entry| vec![entry]).collect(),
             }),
         }
     }
-    parts.into_iter().flat_map(Part::in_adverts).collect()
+    parts.into_iter().flat_map(|part| part.in_adverts(&group.excluded)).collect()
 }
 
 impl Part<'_> {
-    /// The same in pieces that one advert can name.
-    fn in_adverts(self) -> Vec<Self> {
+    /// The same in pieces that one advert can name. Where nothing is left to be named, what was excluded is.
+    fn in_adverts(mut self, excluded: &BTreeSet<IpAddr>) -> Vec<Self> {
         let most = *limits::VIP_ADDRESSES.end();
+        self.addresses.sort_by_key(|(address, _)| excluded.contains(address));
+        let named = self.addresses.iter().filter(|(it, _)| !excluded.contains(it)).count();
+        let unnamed = self.addresses.len() - named;
+        if limits::VIP_ADDRESSES.contains(&named) && limits::EXCLUDED.contains(&unnamed) {
+            return vec![Part { excluded: unnamed, ..self }];
+        }
         let pieces = self.addresses.chunks(most).enumerate();
         pieces
             .map(|(index, addresses)| Part {
                 addresses: addresses.to_vec(),
+                excluded: 0,
                 served: self
                     .served
                     .iter()
@@ -332,6 +348,8 @@ fn prune(made: &mut Made, fates: &mut Fates, report: &mut Report) {
 enum Target {
     Vip(usize),
     Address(usize, usize),
+    /// One of those that adverts do not name.
+    Excluded(usize, usize),
     Pool(usize),
     RealServer(usize, usize),
     Service(usize),
@@ -347,7 +365,9 @@ fn target(path: &str) -> Option<Target> {
     };
     match list {
         "vips" => {
-            Some(inner(".addresses[").map_or(Target::Vip(index), |at| Target::Address(index, at)))
+            let address = inner(".addresses[").map(|at| Target::Address(index, at));
+            let excluded = || inner(".excluded[").map(|at| Target::Excluded(index, at));
+            address.or_else(excluded).or(Some(Target::Vip(index)))
         }
         "pools" => Some(
             inner(".real_servers[").map_or(Target::Pool(index), |at| Target::RealServer(index, at)),
@@ -393,6 +413,13 @@ impl Made {
                 say(&origin.addresses, "VIP group");
                 self.leave_services_of(&gone.name, &why, fates);
                 report.remark(format!("VIP group {} is left out: {why}", gone.name));
+            }
+            Target::Excluded(vip, at) => {
+                let group = &mut self.document.vips[vip];
+                let at = group.advertised().len() + at;
+                group.addresses.remove(at);
+                group.excluded -= 1;
+                say(&[self.vips[vip].addresses.remove(at)], "address");
             }
             Target::Address(vip, at) => {
                 if self.document.vips[vip].addresses.len() == 1 {

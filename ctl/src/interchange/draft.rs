@@ -1,8 +1,9 @@
 //! What every importer finds, before it has names: VIP groups, and services on addresses.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use lvsmesh_core::model::{Fleet, Pool, Service, Vrrp};
+use lvsmesh_core::model::{Fleet, Garp, Pool, Service, Vrrp};
 
 /// Everything that one import found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,9 @@ pub(crate) struct Group {
     pub(crate) vrrp: Vrrp,
     /// Each with the statement that names it.
     pub(crate) addresses: Vec<(IpAddr, usize)>,
+    /// Those of them that adverts do not name.
+    pub(crate) excluded: BTreeSet<IpAddr>,
+    pub(crate) garp: Garp,
     /// Directors, most preferred first.
     pub(crate) preference: Vec<String>,
     /// The statement that it comes from.

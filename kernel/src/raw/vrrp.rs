@@ -1,13 +1,14 @@
-//! The VRRP socket: IP protocol 112 to and from 224.0.0.18 (RFC 9568 §5.1.1).
+//! The VRRP socket: IP protocol 112 to and from 224.0.0.18 (RFC 9568 §5.1.1), or one router.
 #![forbid(unsafe_code)]
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
+use nix::libc::{in_addr, in_pktinfo};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, recv, sendmsg};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type};
 
 use crate::error::KernelError;
@@ -27,6 +28,8 @@ pub(super) const TOS: u32 = 0xc0;
 pub struct VrrpSocket {
     socket: Socket,
     group: SockAddr,
+    source: Option<Ipv4Addr>,
+    ifindex: u32,
 }
 
 /// A packet that came in.
@@ -68,6 +71,7 @@ impl VrrpSocket {
             // Otherwise the groups of every other socket of this machine are delivered here too.
             socket.set_multicast_all_v4(false)?;
             socket.set_multicast_ttl_v4(TTL)?;
+            socket.set_ttl_v4(TTL)?;
             socket.set_multicast_loop_v4(false)?;
             socket.set_tos_v4(TOS)?;
             if let Some(source) = source {
@@ -79,7 +83,7 @@ impl VrrpSocket {
         let socket = open().map_err(|error| {
             KernelError::io("open", format!("a VRRP socket on {interface}"), &error)
         })?;
-        Ok(Self { socket, group: SocketAddrV4::new(GROUP, 0).into() })
+        Ok(Self { socket, group: SocketAddrV4::new(GROUP, 0).into(), source, ifindex })
     }
 
     /// Sends a VRRP message, without IP header, to all routers on the link.
@@ -93,6 +97,26 @@ impl VrrpSocket {
             Ok(_) => Ok(()),
             Err(error) => Err(errno(&error)),
         }
+    }
+
+    /// Sends a VRRP message, without IP header, to one router, through the socket's interface.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send), and `EADDRNOTAVAIL` while `source` is not this machine's.
+    pub fn send_to(&self, message: &[u8], router: Ipv4Addr) -> Result<(), Errno> {
+        let parts = [IoSlice::new(message)];
+        // The route to it would choose the source else, and might choose a VIP.
+        let source = self.source.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let info = in_pktinfo {
+            ipi_ifindex: i32::try_from(self.ifindex).map_err(|_| Errno::ENODEV)?,
+            ipi_spec_dst: in_addr { s_addr: u32::from_ne_bytes(source.octets()) },
+            ipi_addr: in_addr { s_addr: 0 },
+        };
+        let control = [ControlMessage::Ipv4PacketInfo(&info)];
+        let router = SockaddrIn::from(SocketAddrV4::new(router, 0));
+        let flags = MsgFlags::empty();
+        sendmsg(self.socket.as_raw_fd(), &parts, &control, flags, Some(&router)).map(drop)
     }
 
     /// Takes the next packet out of the queue, into `buffer`; `None` if there is none, or none that has a whole IP header.

@@ -22,6 +22,7 @@ pub const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12);
 pub struct VrrpSocketV6 {
     socket: Socket,
     group: SockAddr,
+    ifindex: u32,
     /// For hop limit and destination, which a raw IPv6 socket does not deliver as part of the packet (RFC 3542 §3, §4).
     control: Vec<u8>,
 }
@@ -30,7 +31,7 @@ impl VrrpSocketV6 {
     /// Opens the socket on an interface, given by name *and* index, which the caller has from the same listing.
     ///
     /// Adverts go out from `source`, the interface's own link-local address (RFC 9568 §5.1.2.1), which stays what it is as VIPs come and
-    /// go.
+    /// go; to single routers that are not on the link, from another address of its own.
     ///
     /// # Errors
     ///
@@ -50,6 +51,7 @@ impl VrrpSocketV6 {
             // Otherwise the groups of every other socket of this machine are delivered here too.
             socket.set_multicast_all_v6(false)?;
             socket.set_multicast_hops_v6(TTL)?;
+            socket.set_unicast_hops_v6(TTL)?;
             socket.set_multicast_loop_v6(false)?;
             socket.set_multicast_if_v6(ifindex)?;
             socket.set_tclass_v6(TOS)?;
@@ -64,6 +66,7 @@ impl VrrpSocketV6 {
         Ok(Self {
             socket,
             group: SocketAddrV6::new(GROUP_V6, 0, 0, ifindex).into(),
+            ifindex,
             control: cmsg_space!(in6_pktinfo, i32),
         })
     }
@@ -75,6 +78,19 @@ impl VrrpSocketV6 {
     /// As for [`VrrpSocket::send`](super::VrrpSocket::send).
     pub fn send(&self, message: &[u8]) -> Result<(), Errno> {
         match self.socket.send_to(message, &self.group) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(errno(&error)),
+        }
+    }
+
+    /// Sends a VRRP message, without IP header, to one router. Its checksum is the caller's business.
+    ///
+    /// # Errors
+    ///
+    /// As for [`VrrpSocket::send`](super::VrrpSocket::send).
+    pub fn send_to(&self, message: &[u8], router: Ipv6Addr) -> Result<(), Errno> {
+        let scope = if router.is_unicast_link_local() { self.ifindex } else { 0 };
+        match self.socket.send_to(message, &SocketAddrV6::new(router, 0, 0, scope).into()) {
             Ok(_) => Ok(()),
             Err(error) => Err(errno(&error)),
         }

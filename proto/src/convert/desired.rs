@@ -5,10 +5,10 @@ use std::time::Duration;
 use lvsmesh_core::document::{self, Fault, Value};
 use lvsmesh_core::model::{
     Attach, Auth, Check, CheckKind, Checksum, Coexist, Connections, Discovery, DnsRecord,
-    DnsSource, Document, Encapsulation, Engine, Failback, FileSource, Fleet, Forwarding, Ipvs,
-    Listen, Marking, NoQuorum, Persistence, Pool, PoolSource, Protocol, RealServer, Scheduler,
-    SchedulerFlag, Service, Sync, SysctlProfile, Sysctls, Timeouts, TunnelChecksum, Vip, Vrrp,
-    text,
+    DnsSource, Document, Encapsulation, Engine, Failback, FileSource, Fleet, Forwarding, Garp,
+    Ipvs, Listen, Marking, NoQuorum, Peers, Persistence, Pool, PoolSource, Protocol, RealServer,
+    Scheduler, SchedulerFlag, Service, Sync, SysctlProfile, Sysctls, Timeouts, TunnelChecksum, Vip,
+    Vrrp, text,
 };
 
 use crate::v1;
@@ -106,10 +106,21 @@ fn vip(wire: &v1::Vip) -> Value {
     map([
         ("name", filled(&wire.name)),
         ("addresses", Some(texts(&wire.addresses))),
+        ("excluded", (!wire.excluded.is_empty()).then(|| texts(&wire.excluded))),
         ("interface", filled(&wire.interface)),
         ("attach", word(wire.attach, "ATTACH_", v1::Attach::as_str_name)),
         ("preference", Some(texts(&wire.preference))),
+        ("garp", wire.garp.as_ref().map(garp)),
         ("vrrp", wire.vrrp.as_ref().map(vrrp)),
+    ])
+}
+
+fn garp(wire: &v1::Garp) -> Value {
+    let refresh = |millis| text::duration(Duration::from_millis(millis)).into();
+    map([
+        ("repeat", number(wire.repeat)),
+        ("refresh", wire.refresh_ms.map(refresh)),
+        ("interval", span(wire.interval_ms)),
     ])
 }
 
@@ -123,6 +134,8 @@ fn vrrp(wire: &v1::Vrrp) -> Value {
         ("auth", wire.auth.as_ref().map(auth)),
         ("checksum", word(wire.checksum, "CHECKSUM_", v1::Checksum::as_str_name)),
         ("coexist", word(wire.coexist, "COEXIST_", v1::Coexist::as_str_name)),
+        ("peers", word(wire.peers, "PEERS_", v1::Peers::as_str_name)),
+        ("unicast_peers", (!wire.unicast_peers.is_empty()).then(|| texts(&wire.unicast_peers))),
     ])
 }
 
@@ -335,10 +348,19 @@ impl From<&Vip> for v1::Vip {
         };
         Self {
             name: vip.name.clone(),
-            addresses: vip.addresses.iter().map(ToString::to_string).collect(),
+            addresses: vip.advertised().iter().map(ToString::to_string).collect(),
+            excluded: vip.addresses[vip.advertised().len()..]
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             interface: vip.interface.clone(),
             attach: attach.into(),
             preference: vip.preference.clone(),
+            garp: (vip.garp != Garp::default()).then(|| v1::Garp {
+                repeat: vip.garp.repeat.into(),
+                refresh_ms: Some(millis(vip.garp.refresh)),
+                interval_ms: millis(vip.garp.interval),
+            }),
             vrrp: Some((&vip.vrrp).into()),
         }
     }
@@ -352,6 +374,11 @@ impl From<&Vrrp> for v1::Vrrp {
         };
         let coexist = match vrrp.coexist {
             Coexist::Yield => v1::Coexist::Yield,
+            Coexist::Contest => v1::Coexist::Contest,
+        };
+        let peers = match vrrp.peers {
+            Peers::Multicast => v1::Peers::Multicast,
+            Peers::Unicast(_) => v1::Peers::Unicast,
         };
         Self {
             vrid: vrrp.vrid.into(),
@@ -361,6 +388,8 @@ impl From<&Vrrp> for v1::Vrrp {
             auth: vrrp.auth.as_ref().map(|Auth::Pass(pass)| v1::Auth { pass: pass.clone() }),
             checksum: checksum.into(),
             coexist: coexist.into(),
+            peers: peers.into(),
+            unicast_peers: vrrp.peers.listed().iter().map(ToString::to_string).collect(),
         }
     }
 }

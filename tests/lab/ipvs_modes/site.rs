@@ -203,7 +203,9 @@ impl Site {
             name: name.into(),
             addresses: vec![address],
             interface: "eth0".into(),
+            excluded: 0,
             attach: Attach::Address,
+            garp: lvsmesh_core::model::Garp::default(),
             preference: vec![],
             vrrp: Vrrp {
                 vrid,
@@ -213,6 +215,7 @@ impl Site {
                 auth: None,
                 checksum: Checksum::Pseudo,
                 coexist: Coexist::Yield,
+                peers: lvsmesh_core::model::Peers::Multicast,
             },
         };
         let last = [9, 1, 11, 12];

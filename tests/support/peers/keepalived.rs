@@ -1,49 +1,121 @@
 //! keepalived, the incumbent.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
+
+use nix::sys::signal::Signal;
 
 use super::start;
 use crate::lab::{Lab, Node};
 use crate::pace;
 use crate::process::Process;
 
-/// A real keepalived, backup for the reference deployment's virtual router.
+/// A real keepalived.
 #[derive(Debug)]
 pub struct Keepalived {
     process: Process,
 }
 
+/// One `vrrp_instance` on `eth0`.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Its name.
+    pub name: &'static str,
+    /// Virtual router id.
+    pub vrid: u8,
+    /// 2 or 3.
+    pub version: u8,
+    /// 1 to 254.
+    pub priority: u8,
+    /// `advert_int`, in seconds.
+    pub interval: &'static str,
+    /// `auth_pass`; none: no authentication.
+    pub pass: Option<&'static str>,
+    /// `virtual_ipaddress`.
+    pub vips: Vec<IpAddr>,
+    /// `virtual_ipaddress_excluded`.
+    pub excluded: Vec<IpAddr>,
+    /// `unicast_src_ip` and `unicast_peer`; none: multicast.
+    pub unicast: Option<(IpAddr, Vec<IpAddr>)>,
+}
+
+impl Instance {
+    /// A backup for the reference deployment's virtual router: VRID 51, priority 100, version 2 with the password 1111, version 3 without.
+    #[must_use]
+    pub fn backup(version: u8, interval: &'static str, vips: &[IpAddr]) -> Self {
+        Self {
+            name: "web",
+            vrid: 51,
+            version,
+            priority: 100,
+            interval,
+            pass: (version == 2).then_some("1111"),
+            vips: vips.to_vec(),
+            excluded: Vec::new(),
+            unicast: None,
+        }
+    }
+
+    fn text(&self) -> String {
+        let Self { name, vrid, version, priority, interval, .. } = self;
+        let mut text = format!(
+            "vrrp_instance {name} {{\n  state BACKUP\n  interface eth0\n  virtual_router_id {vrid}\n  version {version}\n  priority {priority}\n  \
+             advert_int {interval}\n"
+        );
+        let mut block = |word: &str, lines: &[String]| {
+            if !lines.is_empty() {
+                // Writing to a string cannot fail.
+                let _ok = writeln!(text, "  {word} {{\n    {}\n  }}", lines.join("\n    "));
+            }
+        };
+        if let Some(pass) = self.pass {
+            block("authentication", &["auth_type PASS".into(), format!("auth_pass {pass}")]);
+        }
+        let prefix = |vip: &IpAddr| if vip.is_ipv4() { 32 } else { 128 };
+        let vips = |vips: &[IpAddr]| -> Vec<String> {
+            vips.iter().map(|vip| format!("{vip}/{}", prefix(vip))).collect()
+        };
+        block("virtual_ipaddress", &vips(&self.vips));
+        block("virtual_ipaddress_excluded", &vips(&self.excluded));
+        if let Some((source, peers)) = &self.unicast {
+            let peers: Vec<String> = peers.iter().map(ToString::to_string).collect();
+            block("unicast_peer", &peers);
+            let _ok = writeln!(text, "  unicast_src_ip {source}");
+        }
+        text + "}\n"
+    }
+}
+
 impl Keepalived {
-    /// Starts it with priority 100 on a machine that is no part of the fleet.
-    ///
-    /// # Panics
-    ///
-    /// If it cannot be started: the package is missing.
+    /// Starts it on a machine that is no part of the fleet, as a [backup](Instance::backup).
     #[must_use]
     pub fn backup(
         lab: &Lab,
         node: &Node,
         version: u8,
-        advert_interval: &str,
+        interval: &'static str,
         vips: &[IpAddr],
     ) -> Self {
-        let prefix = |vip: &IpAddr| if vip.is_ipv4() { 32 } else { 128 };
-        let vips: String = vips.iter().map(|vip| format!("    {vip}/{}\n", prefix(vip))).collect();
+        Self::start(lab, node, &[Instance::backup(version, interval, vips)])
+    }
+
+    /// Starts it on a machine that is no part of the fleet.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started: the package is missing.
+    #[must_use]
+    pub fn start(lab: &Lab, node: &Node, instances: &[Instance]) -> Self {
         let directory = lab.directory(&node.name);
-        let authentication = if version == 2 {
-            "  authentication {\n    auth_type PASS\n    auth_pass 1111\n  }\n"
-        } else {
-            ""
-        };
-        let config = format!(
-            "global_defs {{\n  vrrp_version {version}\n  vrrp_garp_master_refresh 0\n}}\nvrrp_instance web {{\n  state BACKUP\n  \
-             interface eth0\n  virtual_router_id 51\n  priority 100\n  advert_int {advert_interval}\n{authentication}  \
-             virtual_ipaddress {{\n{vips}  }}\n}}\n"
-        );
+        let mut config = "global_defs {\n  vrrp_garp_master_refresh 0\n}\n".to_owned();
+        config.extend(instances.iter().map(Instance::text));
         let file = directory.join("keepalived.conf");
         std::fs::write(&file, config).expect("the lab's directory is writable");
+        let log = directory.join("keepalived.log");
+        // Of an earlier start.
+        let _absent = std::fs::remove_file(&log);
         let mut command = Command::new("keepalived");
         command
             .args(["--dont-fork", "--log-console", "--log-detail", "--vrrp", "--use-file"])
@@ -53,15 +125,28 @@ impl Keepalived {
             .arg(directory.join("keepalived.pid"))
             .arg("--vrrp_pid")
             .arg(directory.join("vrrp.pid"));
-        Self { process: start(node, "keepalived", &mut command, directory.join("keepalived.log")) }
+        Self { process: start(node, "keepalived", &mut command, log) }
+    }
+
+    /// Stops it cleanly, as `systemctl stop` does.
+    pub fn stop(mut self) -> ExitStatus {
+        self.process.end(Signal::SIGTERM)
     }
 
     /// The states that it has entered, oldest first: `BACKUP`, `MASTER`, `FAULT`.
     #[must_use]
     pub fn states(&self) -> Vec<String> {
+        self.states_of("web")
+    }
+
+    /// The same of one instance.
+    #[must_use]
+    pub fn states_of(&self, instance: &str) -> Vec<String> {
         let output = self.process.output();
         let state = |line: &str| {
-            Some(line.split_once("Entering ")?.1.split_whitespace().next()?.to_owned())
+            let (before, after) = line.split_once("Entering ")?;
+            before.contains(&format!("({instance})")).then_some(())?;
+            Some(after.split_whitespace().next()?.to_owned())
         };
         output.lines().filter_map(state).collect()
     }

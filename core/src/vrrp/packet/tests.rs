@@ -54,7 +54,7 @@ fn keepalived_adverts_are_read_and_written_byte_for_byte() {
     for (why, advert, destination, checksum, wire) in cases {
         assert_eq!(advert.encode(SOURCE, destination, checksum), bytes(wire), "{why}");
         let received = Advert::decode(&bytes(wire), SOURCE, destination);
-        assert_eq!(received, Ok(Received { advert, checksum }), "{why}");
+        assert_eq!(received, Ok(Received { advert, checksum, hmac: false }), "{why}");
     }
 }
 
@@ -79,7 +79,11 @@ fn keepalived_adverts_over_ipv6_are_read_and_written_byte_for_byte() {
             assert_eq!(advert.encode(SOURCE_V6, GROUP_V6, checksum), bytes(wire), "{why}");
         }
         let received = Advert::decode(&bytes(wire), SOURCE_V6, GROUP_V6);
-        assert_eq!(received, Ok(Received { advert, checksum: Checksum::Pseudo }), "{why}");
+        assert_eq!(
+            received,
+            Ok(Received { advert, checksum: Checksum::Pseudo, hmac: false }),
+            "{why}"
+        );
     }
 }
 
@@ -159,6 +163,58 @@ fn what_is_no_advert_is_refused_by_name() {
     }
 }
 
+/// keepalived 2.4's `auth_hmac`: a trailer of 28 bytes, of which the first is 1.
+#[test]
+fn an_hmac_trailer_is_passed_over_whether_or_not_the_checksum_covers_it() {
+    let v3 = advert(VrrpVersion::V3, 100, &[VIP]);
+    let mut trailer = [0; 28];
+    (trailer[0], trailer[1], trailer[27]) = (1, 7, 0xab);
+    let bare = v3.encode(SOURCE, GROUP, Checksum::Pseudo);
+    let outside = [bare.as_slice(), &trailer].concat();
+    let mut inside = outside.clone();
+    inside[6..8].fill(0);
+    let sum = pseudo_checksum(&inside, SOURCE.into(), GROUP.into());
+    inside[6..8].copy_from_slice(&sum.to_be_bytes());
+    for wire in [outside.clone(), inside] {
+        let received = Advert::decode(&wire, SOURCE, GROUP).unwrap();
+        assert_eq!((received.advert, received.hmac), (v3.clone(), true));
+    }
+    let mut unknown = outside.clone();
+    unknown[bare.len()] = 2;
+    let refused = DecodeError::Length { have: 40, expected: 12 };
+    assert_eq!(Advert::decode(&unknown, SOURCE, GROUP), Err(refused));
+    let mut damaged = outside;
+    damaged[2] = 1;
+    assert!(matches!(Advert::decode(&damaged, SOURCE, GROUP), Err(DecodeError::Checksum { .. })));
+}
+
+#[test]
+fn addresses_that_are_excluded_are_not_advertised() {
+    let vip = Vip {
+        name: "web".into(),
+        addresses: vec![VIP.into(), VIP_V6.into(), VIP_2.into()],
+        excluded: 2,
+        interface: "eth0".into(),
+        attach: crate::model::Attach::Address,
+        preference: vec![],
+        garp: crate::model::Garp::default(),
+        vrrp: crate::model::Vrrp {
+            vrid: 51,
+            version: VrrpVersion::V3,
+            advert_interval: Duration::from_millis(100),
+            priority: 150,
+            auth: None,
+            checksum: Checksum::Pseudo,
+            coexist: crate::model::Coexist::Yield,
+            peers: crate::model::Peers::Multicast,
+        },
+    };
+    assert_eq!(Advert::of(&vip), advert(VrrpVersion::V3, 100, &[VIP]));
+    // What adverts name decides what they go over.
+    let moved = Vip { addresses: vec![VIP_V6.into(), VIP.into()], excluded: 1, ..vip };
+    assert_eq!(Advert::of(&moved), advert(VrrpVersion::V3, 100, &[VIP_V6]));
+}
+
 #[test]
 fn what_keepalived_drops_is_named() {
     let ours = Advert {
@@ -178,12 +234,23 @@ fn what_keepalived_drops_is_named() {
         (Advert { addresses: vec![VIP.into()], ..ours.clone() },                   Some("addresses 10.88.0.100 instead of 10.88.0.100, 10.88.0.101")),
     ];
     for (other, expected) in cases {
-        assert_eq!(ours.mismatch(&other).as_deref(), expected);
+        let found = ours.mismatch(&other).map(|(_, text)| text);
+        assert_eq!(found.as_deref(), expected);
     }
     // Version 3 adopts the sender's interval.
     let slower = Advert { interval: Duration::from_secs(3), ..third.clone() };
     assert_eq!(third.mismatch(&slower), None);
 }
+
+/// Packets of keepalived 2.2.7, of both families.
+const RECORDED: [&str; 6] = [
+    "2133960100013e0e0a5800640000000000000000",
+    "213396010101daab0a5800643131313100000000",
+    "31339601000a18d40a580064",
+    "31339602006438000a5800640a580065",
+    "313300010032a2b820010db8000000000000000000000100",
+    "3133960200320d26fe80000000000000000000000000010020010db8000000000000000000000100",
+];
 
 fn any_advert() -> impl Strategy<Value = Advert> {
     let common = (1u8.., any::<u8>(), proptest::collection::vec(any::<u32>(), 0..21));
@@ -216,6 +283,31 @@ proptest! {
         wire[offset] = byte;
         wire.truncate(wire.len().saturating_sub(cut));
         drop(Advert::decode(&wire, SOURCE, GROUP));
+    }
+
+    #[test]
+    fn decoding_what_became_of_a_recorded_packet_never_panics(
+        which in 0usize..RECORDED.len(),
+        changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..6),
+        more in proptest::collection::vec(any::<u8>(), 0..32), cut in 0usize..24, over_ipv6 in any::<bool>(),
+    ) {
+        let mut wire = bytes(RECORDED[which]);
+        for (at, byte) in changes {
+            let at = at.index(wire.len());
+            wire[at] = byte;
+        }
+        wire.extend(more);
+        wire.truncate(wire.len().saturating_sub(cut));
+        let found = if over_ipv6 {
+            Advert::decode(&wire, SOURCE_V6, GROUP_V6)
+        } else {
+            Advert::decode(&wire, SOURCE, GROUP)
+        };
+        // What is taken says of itself what it is.
+        if let Ok(Received { advert, .. }) = found {
+            prop_assert_eq!(advert.vrid, wire[1]);
+            prop_assert_eq!(advert.addresses.len(), usize::from(wire[3]));
+        }
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use lvsmesh_core::document::limits;
 use lvsmesh_core::model::{
-    Auth, Check, CheckKind, Checksum, Document, Encapsulation, Failback, Forwarding, Listen, Pool,
-    PoolSource, Protocol, RealServer, SchedulerFlag, Service, TunnelChecksum, Vip, VrrpVersion,
+    Auth, Check, CheckKind, Checksum, Document, Encapsulation, Failback, Forwarding, Garp, Listen,
+    Peers, Pool, PoolSource, Protocol, RealServer, SchedulerFlag, Service, TunnelChecksum, Vip,
+    VrrpVersion,
 };
 
 use super::Exported;
@@ -103,6 +104,11 @@ impl Writer {
             if let Some(node) = node {
                 out.line(format_args!("router_id {node}"));
             }
+            let pace = document.vips.iter().map(|vip| vip.garp.interval).max();
+            if let Some(pace) = pace.filter(|pace| !pace.is_zero()) {
+                out.line(format_args!("vrrp_garp_interval {}", seconds(pace)));
+                out.line(format_args!("vrrp_gna_interval {}", seconds(pace)));
+            }
             let ipvs = &document.fleet.ipvs;
             let timeouts = [
                 ("tcp", ipvs.timeouts.tcp),
@@ -152,15 +158,43 @@ impl Writer {
                     out.line(format_args!("auth_pass {}", quoted(pass)));
                 });
             }
-            out.block("virtual_ipaddress", |out| {
-                for address in &vip.addresses {
-                    out.line(format_args!(
-                        "{address}/{}",
-                        if address.is_ipv4() { 32 } else { 128 }
-                    ));
+            out.announcements(vip);
+            let (named, unnamed) = vip.addresses.split_at(vip.advertised().len());
+            for (word, addresses) in
+                [("virtual_ipaddress", named), ("virtual_ipaddress_excluded", unnamed)]
+            {
+                if addresses.is_empty() {
+                    continue;
+                }
+                out.block(word, |out| {
+                    for address in addresses {
+                        let prefix = if address.is_ipv4() { 32 } else { 128 };
+                        out.line(format_args!("{address}/{prefix}"));
+                    }
+                });
+            }
+        });
+    }
+
+    /// To whom and how often an instance says where its addresses are.
+    fn announcements(&mut self, vip: &Vip) {
+        if let Peers::Unicast(listed) = &vip.vrrp.peers {
+            self.note(format!(
+                "VIP group {}: add the addresses of the other directors to unicast_peer",
+                vip.name
+            ));
+            self.block("unicast_peer", |out| {
+                for peer in listed {
+                    out.line(peer);
                 }
             });
-        });
+        }
+        let (garp, default) = (vip.garp, Garp::default());
+        if (garp.repeat, garp.refresh) != (default.repeat, default.refresh) {
+            self.line(format_args!("garp_master_repeat {}", garp.repeat));
+            self.line("garp_master_delay 0");
+            self.line(format_args!("garp_master_refresh {}", seconds(garp.refresh)));
+        }
     }
 
     fn service(

@@ -3,8 +3,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use lvsmesh_core::model::{
-    Check, Document, Encapsulation, Forwarding, Listen, Pool, PoolSource, RealServer, Service,
-    TunnelChecksum, Vip,
+    Check, Document, Encapsulation, Forwarding, Listen, Peers, Pool, PoolSource, RealServer,
+    Service, TunnelChecksum, Vip,
 };
 use proptest::prelude::*;
 
@@ -26,7 +26,13 @@ impl Files for Alone {
 fn documents() -> impl Strategy<Value = Document> {
     arbitrary::document().prop_map(|mut document| {
         for vip in &mut document.vips {
+            let excluded = vip.addresses[vip.advertised().len()..].iter();
+            vip.excluded = excluded.filter(|address| address.is_ipv4()).count();
             vip.addresses.retain(IpAddr::is_ipv4);
+            vip.excluded = vip.excluded.min(vip.addresses.len().saturating_sub(1));
+            if let Peers::Unicast(listed) = &mut vip.vrrp.peers {
+                listed.fill("198.51.100.7".parse().unwrap());
+            }
         }
         document.vips.retain(|vip| !vip.addresses.is_empty());
         for pool in &mut document.pools {
@@ -121,6 +127,9 @@ fn groups(document: &Document) -> Vec<Vip> {
         let mut vip = Vip { name: String::new(), preference: Vec::new(), ..vip.clone() };
         vip.vrrp.priority = 0;
         vip.vrrp.checksum = lvsmesh_core::model::Checksum::default();
+        // It has no word for the one, and one pace for all groups.
+        vip.vrrp.coexist = lvsmesh_core::model::Coexist::default();
+        vip.garp.interval = std::time::Duration::ZERO;
         vip
     };
     document.vips.iter().map(bare).collect()
@@ -182,12 +191,15 @@ fn reference_vip() -> Vip {
         auth: Some(lvsmesh_core::model::Auth::Pass("a \"b#".into())),
         checksum: lvsmesh_core::model::Checksum::default(),
         coexist: lvsmesh_core::model::Coexist::default(),
+        peers: Peers::Multicast,
     };
     Vip {
         name: "web".into(),
         addresses: vec!["192.168.3.100".parse().unwrap()],
         interface: "eth0".into(),
+        excluded: 0,
         attach: lvsmesh_core::model::Attach::default(),
+        garp: lvsmesh_core::model::Garp::default(),
         preference: vec!["lvs-1".into(), "lvs-2".into()],
         vrrp,
     }

@@ -1,6 +1,10 @@
 //! Several directors' configurations become one: what they say alike once, what they say otherwise by the first, and said.
 
-use lvsmesh_core::model::{Document, Fleet, text};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use lvsmesh_core::document::limits;
+use lvsmesh_core::model::{Document, Fleet, Garp, Peers, text};
 use lvsmesh_core::state::changes;
 
 use super::take::{Director, Instance};
@@ -73,6 +77,8 @@ struct Gathered {
     /// As the first director has it.
     instance: Instance,
     directors: Vec<Holder>,
+    /// Where the directors' adverts come from, as far as they say.
+    sources: BTreeSet<IpAddr>,
 }
 
 /// A director that has a VIP group.
@@ -98,10 +104,12 @@ fn gather(
             && group.directors.iter().all(|other| other.index != holder.index)
     };
     let Some(group) = groups.iter_mut().find(same) else {
-        groups.push(Gathered { instance: instance.clone(), directors: vec![holder] });
+        let sources = instance.source.into_iter().collect();
+        groups.push(Gathered { instance: instance.clone(), directors: vec![holder], sources });
         return;
     };
     group.directors.push(holder);
+    group.sources.extend(instance.source);
     let known = &mut group.instance;
     let first = places.name(known.origin);
     let mut differences = Vec::new();
@@ -116,8 +124,21 @@ fn gather(
     note("the version", number(instance), number(known));
     let interval = |instance: &Instance| text::duration(instance.vrrp.advert_interval);
     note("advert_int", interval(instance), interval(known));
+    let peers = |instance: &Instance| instance.vrrp.peers.name().to_owned();
+    note("the kind of peers", peers(instance), peers(known));
+    let garp = |instance: &Instance| {
+        let Garp { repeat, refresh, interval } = instance.garp;
+        let [refresh, interval] = [refresh, interval].map(text::duration);
+        format!("{repeat} times, again after {refresh}, {interval} apart")
+    };
+    note("gratuitous ARP", garp(instance), garp(known));
     if instance.vrrp.auth != known.vrrp.auth {
         differences.push(format!("the authentication is another at {first}, which is taken"));
+    }
+    if let (Peers::Unicast(here), Peers::Unicast(there)) =
+        (&instance.vrrp.peers, &mut known.vrrp.peers)
+    {
+        there.extend(here.iter().filter(|peer| !there.contains(peer)).copied().collect::<Vec<_>>());
     }
     for address in &instance.addresses {
         let at = known.addresses.iter().any(|other| other.address == address.address);
@@ -146,18 +167,28 @@ impl Gathered {
         vrrp.priority = self.directors.first().map_or(vrrp.priority, |holder| holder.priority);
         let preference: Vec<String> =
             self.directors.into_iter().filter_map(|holder| holder.name).collect();
-        let Instance { name, interface, addresses, origin, .. } = self.instance;
+        let Instance { name, interface, addresses, garp, origin, .. } = self.instance;
+        if let Peers::Unicast(listed) = &mut vrrp.peers {
+            // Directors are known without that.
+            listed.retain(|peer| !self.sources.contains(peer));
+            listed.truncate(*limits::UNICAST_PEERS.end());
+        }
         let mut groups: Vec<Group> = Vec::new();
         for address in addresses {
             let on = address.interface.unwrap_or_else(|| interface.clone());
             let member = (address.address, address.origin);
             match groups.iter_mut().find(|group| group.interface == on) {
-                Some(group) => group.addresses.push(member),
+                Some(group) => {
+                    group.addresses.push(member);
+                    group.excluded.extend(address.excluded.then_some(address.address));
+                }
                 None => groups.push(Group {
                     name: if on == interface { name.clone() } else { format!("{name}-{on}") },
                     interface: on,
                     vrrp: vrrp.clone(),
                     addresses: vec![member],
+                    excluded: address.excluded.then_some(address.address).into_iter().collect(),
+                    garp,
                     preference: preference.clone(),
                     origin,
                 }),

@@ -1,5 +1,6 @@
 //! One director's statements become what they ask for.
 
+mod garp;
 mod server;
 mod value;
 mod vrrp;
@@ -86,6 +87,9 @@ fn globals(
                 Some(id) => director.router_id = Some((id.to_owned(), node.id)),
                 None => fates.wrong(node.id, "no value"),
             },
+            word if word.starts_with("vrrp_garp_") || word == "vrrp_gna_interval" => {
+                defaults.garp.take(node, fates);
+            }
             "vrrp_version" => defaults.version = value::version(node, fates),
             "default_interface" => defaults.interface = node.value(1).map(str::to_owned),
             "lvs_timeouts" => director.timeouts = timeouts(node, fates),

@@ -272,3 +272,43 @@ proptest! {
         prop_assert!(reported(&made) >= statements(&text), "{}\n{}", text, made.report.text());
     }
 }
+
+#[test]
+fn how_a_pair_announces_itself_is_carried() {
+    let file = |source: &str, peer: &str| {
+        format!(
+            "global_defs {{\n vrrp_garp_interval 0.05\n vrrp_gna_interval 2\n vrrp_garp_master_refresh 60\n}}\n\
+             vrrp_instance v {{\n interface eth0\n virtual_router_id 7\n nopreempt\n advert_int 1\n unicast_src_ip {source}\n \
+             unicast_peer {{\n  {peer}\n  10.0.0.9\n }}\n garp_master_repeat 3\n virtual_ipaddress {{\n  10.0.0.1\n }}\n \
+             virtual_ipaddress_excluded {{\n  10.0.0.2\n  2001:db8::2/128 preferred_lft 0 nodad\n }}\n}}\n"
+        )
+    };
+    let sources = [
+        source(Some("lvs-1"), "a.conf", &file("10.0.0.101", "10.0.0.102")),
+        source(Some("lvs-2"), "b.conf", &file("10.0.0.102", "10.0.0.101")),
+    ];
+    let made = import(&sources, &Alone, None, &names(None));
+    let report = made.report.text();
+    assert!(!made.report.has_loss(), "{report}");
+    let vip = &made.document.vips[0];
+    assert_eq!(vip.addresses.len(), 3, "{report}");
+    assert_eq!(vip.advertised(), ["10.0.0.1".parse::<std::net::IpAddr>().unwrap()]);
+    // The pair knows itself; 10.0.0.9 is somebody else.
+    let listed = vec!["10.0.0.9".parse().unwrap()];
+    assert_eq!(vip.vrrp.peers, lvsmesh_core::model::Peers::Unicast(listed));
+    let millis = [vip.garp.refresh, vip.garp.interval].map(|span| span.as_millis());
+    assert_eq!((vip.garp.repeat, millis), (6, [60_000, 1000]));
+    assert!(report.contains("2s became 1s"), "{report}");
+}
+
+#[test]
+fn a_director_that_says_no_source_leaves_all_peers_listed() {
+    let made = one(
+        "vrrp_instance v {\n interface eth0\n virtual_router_id 7\n garp_master_delay 0\n garp_master_repeat 4\n garp_master_refresh 0\n \
+         unicast_peer {\n  10.0.0.9 min_ttl 250\n  10.0.0.8\n }\n virtual_ipaddress {\n  10.0.0.1\n }\n}\n",
+    );
+    let vip = &made.document.vips[0];
+    assert_eq!(vip.vrrp.peers.listed().len(), 2);
+    assert_eq!((vip.garp.repeat, vip.garp.refresh.is_zero()), (4, true));
+    assert!(made.report.text().contains("without its limits of the TTL"));
+}

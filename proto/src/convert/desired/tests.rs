@@ -131,12 +131,13 @@ fn every_word_of_the_contract_is_taken_or_refused_by_name() {
         wire.pools[0].discovery = Some(v1::Discovery { source });
     }
     #[rustfmt::skip]
-    let fields: [(&str, Put); 16] = [
+    let fields: [(&str, Put); 17] = [
         ("NoQuorum",   |d, n| d.fleet.as_mut().unwrap().no_quorum = n),
         ("Failback",   |d, n| d.fleet.as_mut().unwrap().failback = n),
         ("Attach",     |d, n| d.vips[0].attach = n),
         ("Checksum",   |d, n| { let v = d.vips[0].vrrp.as_mut().unwrap(); v.version = 3; v.checksum = n; }),
         ("Coexist",    |d, n| d.vips[0].vrrp.as_mut().unwrap().coexist = n),
+        ("Peers",      |d, n| d.vips[0].vrrp.as_mut().unwrap().peers = n),
         ("DnsRecord",  |d, n| dns(d, v1::DnsSource {
                                   name: "web.example".into(), record: n, port: if n == 1 { 0 } else { 80 }, ..Default::default() })),
         ("CheckKind",  |d, n| d.pools[0].check.as_mut().unwrap().kind = n),

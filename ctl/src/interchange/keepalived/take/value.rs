@@ -72,6 +72,16 @@ pub(super) fn seconds(text: &str) -> Option<(Duration, bool)> {
     Some((Duration::from_millis(whole * 1000 + millis), exact))
 }
 
+/// The statement's first value as an address.
+pub(super) fn address(node: &Node, fates: &mut Fates) -> Option<IpAddr> {
+    let text = node.value(1).unwrap_or_default();
+    let address = text.parse().ok();
+    if address.is_none() {
+        fates.wrong(node.id, format!("`{text}` is no address"));
+    }
+    address
+}
+
 pub(super) fn version(node: &Node, fates: &mut Fates) -> Option<VrrpVersion> {
     match node.value(1) {
         Some("2") => Some(VrrpVersion::V2),

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lvsmesh_core::document::limits;
-use lvsmesh_core::model::{Auth, Checksum, Coexist, Vrrp, VrrpVersion};
+use lvsmesh_core::model::{Auth, Checksum, Coexist, Garp, Peers, Vrrp, VrrpVersion};
 
-use super::value;
+use super::{garp, value};
 use crate::interchange::fates::Fates;
 use crate::interchange::keepalived::tree::Node;
 use crate::interchange::report::Fate;
@@ -16,6 +16,7 @@ use crate::interchange::report::Fate;
 pub(super) struct Defaults {
     pub(super) version: Option<VrrpVersion>,
     pub(super) interface: Option<String>,
+    pub(super) garp: garp::Words,
 }
 
 /// One VRRP instance.
@@ -26,6 +27,9 @@ pub(crate) struct Instance {
     /// Its priority is this director's own.
     pub(crate) vrrp: Vrrp,
     pub(crate) addresses: Vec<Address>,
+    pub(crate) garp: Garp,
+    /// Where its adverts come from, if it says so.
+    pub(crate) source: Option<IpAddr>,
     /// The statement that it comes from.
     pub(crate) origin: usize,
 }
@@ -36,6 +40,8 @@ pub(crate) struct Address {
     pub(crate) address: IpAddr,
     /// Another interface than the instance's.
     pub(crate) interface: Option<String>,
+    /// Adverts do not name it.
+    pub(crate) excluded: bool,
     /// The statement that it comes from.
     pub(crate) origin: usize,
 }
@@ -56,6 +62,8 @@ pub(super) fn instance(block: &Node, defaults: &Defaults, fates: &mut Fates) -> 
     let mut checksum = Checksum::default();
     let mut addresses = Vec::new();
     let mut preempts = true;
+    let mut garp = defaults.garp;
+    let (mut source, mut peers) = (None, Peers::Multicast);
     for node in &block.children {
         match node.keyword() {
             "interface" if node.value(1).is_none() => fates.wrong(node.id, "no value"),
@@ -65,6 +73,9 @@ pub(super) fn instance(block: &Node, defaults: &Defaults, fates: &mut Fates) -> 
             "version" => version = value::version(node, fates),
             "v3_checksum_as_v2" => checksum = Checksum::Plain,
             "nopreempt" => preempts = false,
+            word if word.starts_with("garp_") => garp.take(node, fates),
+            "unicast_src_ip" => source = value::address(node, fates),
+            "unicast_peer" => peers = unicast(node, fates),
             "authentication" => auth = authentication(node, fates),
             "virtual_ipaddress" | "virtual_ipaddress_excluded" => {
                 let excluded = node.keyword() == "virtual_ipaddress_excluded";
@@ -121,7 +132,7 @@ pub(super) fn instance(block: &Node, defaults: &Defaults, fates: &mut Fates) -> 
         auth = None;
         fates.set(block.id, Fate::Changed, "version 3 has no authentication: it is left out");
     }
-    let vrrp = Vrrp {
+    let mut vrrp = Vrrp {
         vrid,
         version,
         advert_interval,
@@ -129,8 +140,42 @@ pub(super) fn instance(block: &Node, defaults: &Defaults, fates: &mut Fates) -> 
         auth,
         checksum,
         coexist: Coexist::default(),
+        peers,
     };
-    Some(Instance { name: name.to_owned(), interface, vrrp, addresses, origin: block.id })
+    // Peers of the other family are none that adverts could reach.
+    if let Peers::Unicast(listed) = &mut vrrp.peers {
+        listed.retain(|peer| peer.is_ipv6() == v6);
+    }
+    Some(Instance {
+        name: name.to_owned(),
+        interface,
+        vrrp,
+        addresses,
+        garp: garp.finish(),
+        source,
+        origin: block.id,
+    })
+}
+
+/// `unicast_peer { ADDRESS [min_ttl N] [max_ttl N] ... }`
+fn unicast(block: &Node, fates: &mut Fates) -> Peers {
+    let mut listed = Vec::new();
+    for line in &block.children {
+        match line.keyword().parse::<IpAddr>() {
+            Ok(peer) if peer.is_multicast() || peer.is_unspecified() || peer.is_loopback() => {
+                fates.wrong(line.id, format!("{peer} is not the address of one other machine"));
+            }
+            Ok(peer) if listed.contains(&peer) => {}
+            Ok(peer) => {
+                listed.push(peer);
+                if line.words.len() > 1 {
+                    fates.changed(line.id, "without its limits of the TTL");
+                }
+            }
+            Err(_) => fates.wrong(line.id, format!("`{}` is no address", line.keyword())),
+        }
+    }
+    Peers::Unicast(listed)
 }
 
 /// The nearest interval that the version can send.
@@ -199,6 +244,13 @@ fn address(
             "dev" => {
                 elsewhere = words.next().cloned();
             }
+            // As lvsmesh adds every IPv6 address.
+            "preferred_lft"
+                if address.is_ipv6() && words.clone().next().is_some_and(|it| it == "0") =>
+            {
+                words.next();
+            }
+            "nodad" if address.is_ipv6() => {}
             "brd" | "broadcast" | "scope" | "label" | "peer" | "preferred_lft" | "track_group" => {
                 let value = words.next().map_or("", String::as_str);
                 notes.push(format!("without {word} {value}"));
@@ -210,11 +262,8 @@ fn address(
     if let Some(name) = &elsewhere {
         notes.push(format!("a VIP group of its own on {name}"));
     }
-    if excluded {
-        notes.push("adverts name it as well".to_owned());
-    }
     if !notes.is_empty() {
         fates.changed(line.id, notes.join("; "));
     }
-    Some(Address { address, interface: elsewhere, origin: line.id })
+    Some(Address { address, interface: elsewhere, excluded, origin: line.id })
 }

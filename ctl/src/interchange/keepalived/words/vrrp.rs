@@ -8,11 +8,11 @@ const TRACKING: &str = "only the lease decides who holds; a node that fails lose
 const ROUTES: &str =
     "lvsmesh sets no routes or rules: keep them in the system's network configuration";
 const GARP: &str = "the holder's gratuitous ARP has a schedule of its own";
+const PACE: &str = "say `vips[].garp.interval` for each VIP group of the interface";
 const ADVERTS: &str = "lvsmesh announces itself by VRRP but is not governed by it";
 const MAC: &str = "a VIP is an address on the interface, with the interface's own MAC";
 const HMAC: &str = "no HMAC authentication: the lease's own messages are authenticated";
 const SOURCE: &str = "adverts come from the interface's first address";
-const UNICAST: &str = "adverts are multicast only; the agents know each other without them";
 
 pub(super) const INSTANCE: &[Word] = &[
     taken("interface", "`vips[].interface`"),
@@ -24,8 +24,7 @@ pub(super) const INSTANCE: &[Word] = &[
     taken("advert_int", "`vips[].vrrp.advert_interval`"),
     taken("version", "`vips[].vrrp.version`"),
     taken("virtual_ipaddress", "`vips[].addresses`").listing(),
-    changed("virtual_ipaddress_excluded", "`vips[].addresses`: adverts name them as well")
-        .listing(),
+    taken("virtual_ipaddress_excluded", "`vips[].excluded`").listing(),
     taken("authentication", "`vips[].vrrp.auth`").holding(Context::Authentication),
     not("auth_hmac", HMAC).holding(Context::AuthHmac).newer(),
     idle("state", "nobody holds before it has the lease; the order is `vips[].preference`"),
@@ -39,12 +38,19 @@ pub(super) const INSTANCE: &[Word] = &[
     changed("v3_checksum_as_v2", "`vips[].vrrp.checksum: plain`").newer(),
     not("mcast_dst_ip", "adverts go to 224.0.0.18 (RFC 9568 §5.1.1.2)"),
     not("mcast_src_ip", SOURCE),
-    not("unicast_src_ip", SOURCE),
+    changed(
+        "unicast_src_ip",
+        "adverts come from the interface's first address; a peer that another file names here is a director",
+    ),
     idle("track_src_ip", SOURCE),
-    not("unicast_peer", UNICAST).listing(),
-    idle("unicast_ttl", UNICAST),
-    idle("unicast_fault_no_peer", UNICAST),
-    idle("check_unicast_src", UNICAST),
+    taken(
+        "unicast_peer",
+        "`vips[].vrrp.peers: unicast`; directors are known, others go to `vips[].vrrp.unicast_peers`",
+    )
+    .listing(),
+    idle("unicast_ttl", "adverts go out with TTL 255"),
+    idle("unicast_fault_no_peer", "`lvsctl status` says when there is no peer"),
+    idle("check_unicast_src", "whoever is no member is a foreign router, listed or not"),
     not("use_vmac", MAC),
     idle("use_vmac_addr", MAC),
     idle("vmac_xmit_base", MAC),
@@ -69,11 +75,11 @@ pub(super) const INSTANCE: &[Word] = &[
     idle("skip_check_adv_addr", ADVERTS),
     idle("strict_mode", ADVERTS),
     idle("owner_ignore_adverts", ADVERTS).newer(),
-    idle("garp_master_delay", GARP),
-    idle("garp_master_repeat", GARP),
+    changed("garp_master_delay", "announcements thin out over five seconds; 0 halves their number"),
+    changed("garp_master_repeat", "`vips[].garp.repeat`: twice as many, as keepalived repeats them after garp_master_delay"),
     idle("garp_lower_prio_delay", GARP),
     idle("garp_lower_prio_repeat", GARP),
-    idle("garp_master_refresh", GARP),
+    taken("garp_master_refresh", "`vips[].garp.refresh`"),
     idle("garp_master_refresh_repeat", GARP),
     idle("garp_extra_if", GARP),
     idle("vmac_garp_intvl", GARP).newer(),
@@ -121,10 +127,10 @@ pub(super) const SYNC_GROUP: &[Word] = &[
 ];
 
 pub(super) const GARP_GROUP: &[Word] = &[
-    idle("garp_interval", GARP),
-    idle("gna_interval", GARP),
-    idle("interface", GARP),
-    idle("interfaces", GARP).listing(),
+    not("garp_interval", PACE),
+    not("gna_interval", PACE),
+    idle("interface", PACE),
+    idle("interfaces", PACE).listing(),
 ];
 
 pub(super) const SCRIPT: &[Word] = &[
