@@ -138,13 +138,16 @@ pub async fn run<K: Kernel>(
     loop {
         let mut cause = String::new();
         let mut stopping = false;
-        // What is known of the table is good enough for a change of what is wanted, and the sooner that is done the better.
         let mut look = Look::Known;
         tokio::select! {
             biased;
             _ = shutdown.wait_for(|stop| *stop) => stopping = true,
             Ok(()) = lease.tenure.changed() => {}
-            Ok(()) = applied.changed() => cause = applied.borrow().traceparent.clone(),
+            Ok(()) = applied.changed() => {
+                cause = applied.borrow().traceparent.clone();
+                // What is known is good enough for a change of what is wanted, and the sooner that is done the better.
+                look = Look::Change;
+            }
             Ok(()) = links.changed() => {}
             Ok(()) = lease.outlook.changed() => {}
             Some(event) = news.recv() => {

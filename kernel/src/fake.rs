@@ -54,6 +54,8 @@ pub struct FakeState {
     pub dies_after: Option<usize>,
     /// What was read of the table, for tests of how little that is.
     pub reads: Reads,
+    /// How many times everything else was read.
+    pub host_reads: usize,
 }
 
 /// What was read of the table since this was last set to its default.
@@ -90,6 +92,7 @@ impl FakeKernel {
             lose_answers: 0,
             dies_after: None,
             reads: Reads::default(),
+            host_reads: 0,
         };
         for (address, prefix) in [(IpAddr::from([127, 0, 0, 1]), 8), (IpAddr::from(LOOPBACK6), 128)]
         {
@@ -145,6 +148,7 @@ impl Kernel for FakeKernel {
         let mut state = self.state();
         state.readable("addresses")?;
         state.reads.whole += usize::from(what.ipvs);
+        state.host_reads += 1;
         Ok(Observed {
             table: if what.ipvs { state.table.clone() } else { None },
             addresses: state.addresses.clone(),

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use lvsmesh_core::plan::{Extent, Observed, Op, ServiceKey, ServiceSpec, Table, VirtualService};
 use lvsmesh_kernel::{Kernel, KernelError, Scope};
 
-/// How much of the table a round reads before it plans. Addresses and sysctls are read in every round.
+/// How much of the kernel a round reads before it plans. All but [`Look::Change`] read addresses, sysctls and the rest beside the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Look {
-    /// Nothing: what was read or done last is taken for what there is.
+    /// Nothing at all, if only the table is to be another one.
+    Change,
+    /// Nothing of the table: what was read or done last is taken for what there is.
     Known,
     /// The list of services, and the real servers of some, in turn: a table that was cleared is seen at once, a real server that was changed by
     /// hand when its service's turn comes, which for fewer than [`SLICE`] services is every time.
@@ -37,6 +39,8 @@ const EASE: u32 = 50;
 pub(super) struct Memory {
     /// `None`: nothing, so that the next look is at everything.
     table: Option<Table>,
+    /// What was read last beside the table.
+    rest: Option<Observed>,
     /// The service whose real servers were read last.
     cursor: Option<ServiceKey>,
     /// How long the last [`Look::Part`] took.
@@ -53,19 +57,22 @@ impl Memory {
         INTERVAL.max(self.took * EASE)
     }
 
-    /// What the table is now; `None`: nobody knows, or there is none.
-    pub(super) fn keep(&mut self, table: Option<Table>) {
+    /// What the kernel has now. Without a table: nobody knows it, or there is none.
+    pub(super) fn keep(&mut self, observed: Observed) {
+        let Observed { table, addresses, sysctls, globals, paths, marks } = observed;
         self.table = table;
+        self.rest = Some(Observed { table: None, addresses, sysctls, globals, paths, marks });
     }
 
-    /// Reads the kernel. The table goes with the answer, and until it is given back with [`Self::keep`] nothing is known: whoever fails on the
-    /// way leaves no half-truth.
+    /// Reads the kernel. What is known goes with the answer, and until it is given back with [`Self::keep`] nothing is known: whoever fails on
+    /// the way leaves no half-truth.
     pub(super) async fn observe<K: Kernel>(
         &mut self,
         kernel: &mut K,
         scope: &Scope,
         look: Look,
     ) -> Result<Observed, KernelError> {
+        let rest = self.rest.take().filter(|_| look == Look::Change);
         let known = self.table.take().filter(|_| scope.ipvs && look != Look::Whole);
         let Some(mut table) = known else { return kernel.observe(scope).await };
         if look == Look::Part {
@@ -78,7 +85,10 @@ impl Memory {
             self.next_slices(kernel, &mut table).await?;
             self.took = started.elapsed();
         }
-        let rest = kernel.observe(&Scope { ipvs: false, ..scope.clone() }).await?;
+        let rest = match rest {
+            Some(rest) => rest,
+            None => kernel.observe(&Scope { ipvs: false, ..scope.clone() }).await?,
+        };
         Ok(Observed { table: Some(table), ..rest })
     }
 

@@ -199,9 +199,13 @@ impl<K: Kernel> Rounds<K> {
         look: Look,
     ) -> Result<Pass, String> {
         let extent = match look {
-            Look::Known if scope.ipvs && !self.memory.is_empty() => self.unsettled(),
-            Look::Known | Look::Part | Look::Whole => Extent::All,
+            Look::Change | Look::Known if scope.ipvs && !self.memory.is_empty() => self.unsettled(),
+            Look::Change | Look::Known | Look::Part | Look::Whole => Extent::All,
         };
+        // Beside the table there is something to do, or something was left to do.
+        let others =
+            self.last.as_ref().is_none_or(|last| !last.left.iter().all(Action::is_about_table));
+        let look = if self.pending.others || others { look.max(Look::Known) } else { look };
         let observed =
             self.memory.observe(&mut self.kernel, scope, look).await.map_err(|e| explain(&e))?;
         let work = diff_within(&extent, &observed, plan, &self.owned);
@@ -291,7 +295,7 @@ impl<K: Kernel> Rounds<K> {
         } else {
             Some("this node is no director".to_owned())
         };
-        self.memory.keep(observed.table);
+        self.memory.keep(observed);
         self.pending = Change::none();
         let left = left.ops.into_iter().map(|op| op.action).collect();
         self.last = Some(Last { left, failures });

@@ -10,8 +10,8 @@ use proptest::sample::select;
 use super::model::{
     Attach, Auth, Check, CheckKind, Checksum, Coexist, Discovery, DnsRecord, DnsSource, Document,
     Engine, Failback, FileSource, Fleet, Forwarding, Garp, Ipvs, Listen, Marking, NoQuorum, Peers,
-    Persistence, Pool, PoolSource, PortRange, Protocol, RealServer, Scheduler, SchedulerFlag, Service, Vip,
-    Vrrp, VrrpVersion,
+    Persistence, Pool, PoolSource, PortRange, Protocol, RealServer, Scheduler, SchedulerFlag,
+    Service, Vip, Vrrp, VrrpVersion,
 };
 
 /// Any document that keeps every rule.

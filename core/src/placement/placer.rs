@@ -37,27 +37,30 @@ struct Last {
 pub struct Change {
     /// Services that were added, changed or removed: all that differ, and no others unless there was no plan before.
     pub services: Extent,
-    /// Something beside the table differs, be it the revision alone.
+    /// Something beside the table and the revision differs.
     pub others: bool,
+    /// It comes from another revision.
+    pub revision: bool,
 }
 
 impl Change {
     /// No change.
     #[must_use]
     pub const fn none() -> Self {
-        Self { services: Extent::NONE, others: false }
+        Self { services: Extent::NONE, others: false, revision: false }
     }
 
     /// Adds what changed after this.
     pub fn and(&mut self, later: Self) {
         self.services.add(later.services);
         self.others |= later.others;
+        self.revision |= later.revision;
     }
 
     /// Whether the plan is the same.
     #[must_use]
     pub fn is_none(&self) -> bool {
-        self.services.is_empty() && !self.others
+        self.services.is_empty() && !self.others && !self.revision
     }
 }
 
@@ -86,13 +89,14 @@ impl Placer {
         let (sides, reported) = lookup.findings();
         let unconfirmed = reported.into_iter().filter(|(_, current)| !current);
         let unconfirmed = unconfirmed.map(|(node, _)| node).collect();
-        let change =
-            self.last.as_ref().map_or(Change { services: Extent::All, others: true }, |last| {
-                Change {
-                    services: Extent::Only(difference(&last.plan.table, &plan.table)),
-                    others: differ_beside_table(&last.plan, &plan),
-                }
-            });
+        let change = self.last.as_ref().map_or(
+            Change { services: Extent::All, others: true, revision: true },
+            |last| Change {
+                services: Extent::Only(difference(&last.plan.table, &plan.table)),
+                others: differ_beside_table(&last.plan, &plan),
+                revision: last.plan.revision != plan.revision,
+            },
+        );
         self.last = Some(Last { state: Arc::clone(state), holding, plan, sides, unconfirmed });
         change
     }
@@ -106,11 +110,8 @@ fn difference(one: &Table, other: &Table) -> BTreeSet<ServiceKey> {
 }
 
 fn differ_beside_table(one: &NodePlan, other: &NodePlan) -> bool {
-    let NodePlan { revision, table: _, real_server, director, vips } = one;
-    *revision != other.revision
-        || *real_server != other.real_server
-        || *director != other.director
-        || *vips != other.vips
+    let NodePlan { revision: _, table: _, real_server, director, vips } = one;
+    *real_server != other.real_server || *director != other.director || *vips != other.vips
 }
 
 impl Last {
@@ -210,7 +211,8 @@ impl Last {
                 plan.table.insert(key, service);
             }
         }
-        let mut others = plan.revision != state.revision();
+        let mut others = false;
+        let revision = plan.revision != state.revision();
         plan.revision = state.revision();
         if director {
             let director = director_side(&Lookup::new(state), holding);
@@ -219,7 +221,7 @@ impl Last {
         }
         self.state = Arc::clone(state);
         self.holding = holding;
-        Change { services: Extent::Only(changed), others }
+        Change { services: Extent::Only(changed), others, revision }
     }
 
     /// Names of the pools about whose real servers anything may be another than before.

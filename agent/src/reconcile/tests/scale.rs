@@ -64,6 +64,28 @@ async fn one_weight_is_one_operation_and_one_service_read_back() {
 }
 
 #[tokio::test]
+async fn a_change_of_the_table_alone_reads_nothing_before_it_is_done() {
+    let mut machine = director(100).await;
+    for (weight, look, host_reads) in
+        [(9, Look::Change, 1), (8, Look::Known, 2), (7, Look::Change, 1)]
+    {
+        machine.kernel.state().host_reads = 0;
+        machine.fleet.apply(with_weight(services(100), 70, weight));
+        assert!(machine.looking(Tenure::None, look).await.converged);
+        assert_eq!(machine.performed().len(), 1);
+        assert_eq!(machine.kernel.state().host_reads, host_reads, "{look:?}");
+    }
+    // What else has to be there is looked at if anything of it is to be another.
+    machine.kernel.state().host_reads = 0;
+    let mut other = services(100);
+    other.fleet.ipvs.timeouts.tcp = Some(Duration::from_secs(77));
+    machine.fleet.apply(other);
+    assert!(machine.looking(Tenure::None, Look::Change).await.converged);
+    assert_eq!(machine.kernel.state().globals.timeouts.tcp, 77);
+    assert_eq!(machine.kernel.state().host_reads, 2);
+}
+
+#[tokio::test]
 async fn a_round_that_nothing_asked_for_lists_services_and_reads_each_in_its_turn() {
     let mut machine = director(100).await;
     let mut read = std::collections::BTreeSet::new();

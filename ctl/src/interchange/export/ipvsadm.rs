@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use lvsmesh_core::command::{Apply, Candidate, Command};
-use lvsmesh_core::model::{Document, NodeId, PoolSource, Role};
+use lvsmesh_core::model::{Document, Listen, NodeId, PoolSource, Role};
 use lvsmesh_core::placement::place;
 use lvsmesh_core::plan::Table;
 use lvsmesh_core::state::State;
@@ -21,6 +21,16 @@ pub(crate) fn export(document: &Document) -> Exported {
         .filter(|pool| matches!(pool.source, PoolSource::Discovery(_)))
         .map(|pool| format!("pool {}: its real servers are found, and not in the rules", pool.name))
         .collect();
+    let marked = document
+        .services
+        .iter()
+        .filter(|service| matches!(service.listen, Listen::Mark { marking: Some(_), .. }));
+    notes.extend(marked.map(|service| {
+        format!(
+            "service {}: nothing in the rules marks packets: rules of the firewall must",
+            service.name
+        )
+    }));
     let (text, unsaid) = save(&listing(&table(document)), false);
     notes.extend(unsaid);
     Exported { text, notes }

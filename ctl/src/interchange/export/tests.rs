@@ -114,6 +114,10 @@ fn meanings(document: &Document) -> Vec<Meaning> {
                 ..service.clone()
             };
             service.persistence.prefix = 128;
+            // The export says that somebody else has to mark.
+            if let Listen::Mark { marking, .. } = &mut service.listen {
+                *marking = None;
+            }
             (addresses, interface, service, listed, check)
         })
         .collect();
