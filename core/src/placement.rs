@@ -20,7 +20,9 @@ pub use placer::{Change, Placer};
 
 use crate::model::{Document, Forwarding, Listen, Member, NodeId, Pool, RealServer, Service, Vip};
 use crate::plan::path::{GuePort, Paths, Route, Rule, Tunnel};
-use crate::plan::{Destination, Method, ServiceKey, ServiceSpec, Sysctl, Table, VirtualService};
+use crate::plan::{
+    Destination, Method, ServiceKey, ServiceSpec, Sysctl, Table, VirtualService, Want,
+};
 use crate::state::State;
 
 /// What one node's kernel should look like.
@@ -88,7 +90,7 @@ fn place_all(lookup: &mut Lookup<'_>, node: NodeId, holding: bool) -> NodePlan {
         let Some((vip, pool)) = lookup.names.parts(index, service) else { continue };
         table.extend(virtual_services(lookup, service, vip, pool, holding, &real_server));
     }
-    let director = director_side(lookup, holding);
+    let director = director_side(state, holding, &host::routing(state, &lookup.names));
     NodePlan { revision, table, real_server, director, vips: document.vips.clone() }
 }
 
@@ -110,9 +112,9 @@ fn virtual_services<'a>(
     served.map(virtual_service).collect()
 }
 
-fn director_side(lookup: &Lookup<'_>, holding: bool) -> DirectorSide {
-    let mut director = director::director_side(lookup.state.document(), holding);
-    director.sysctls.extend(host::routing(lookup.state, &lookup.names));
+fn director_side(state: &State, holding: bool, routing: &BTreeMap<Sysctl, Want>) -> DirectorSide {
+    let mut director = director::director_side(state.document(), holding);
+    director.sysctls.extend(routing.iter().map(|(name, want)| (name.clone(), *want)));
     director
 }
 

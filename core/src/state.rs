@@ -3,12 +3,14 @@
 //! *In*: committed commands, in the log's order. *Out*: the same state on every node, and the answer that the proposer gets.
 
 mod changes;
+mod step;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use changes::changes;
+pub(crate) use step::Step;
 
 use crate::command::{
     Apply, Candidate, Command, Discovered, HealthChange, Outcome, Readiness, Rejection,
@@ -43,6 +45,8 @@ pub struct State {
     health: BTreeMap<(String, SocketAddr), String>,
     /// Only of pools with a source.
     discovered: BTreeMap<String, Discovered>,
+    /// How the document in force differs from the one before it, if this state has seen both.
+    step: Step,
 }
 
 /// One revision that is remembered.
@@ -118,6 +122,7 @@ impl Default for State {
             readiness: BTreeMap::new(),
             health: BTreeMap::new(),
             discovered: BTreeMap::new(),
+            step: Step::default(),
         }
     }
 }
@@ -239,6 +244,11 @@ impl State {
     #[must_use]
     pub fn discovered(&self, pool: &str) -> Option<&Discovered> {
         self.discovered.get(pool)
+    }
+
+    /// How the document in force differs from the one before it.
+    pub(crate) const fn step(&self) -> &Step {
+        &self.step
     }
 
     /// What sources said last, by pool.
@@ -370,6 +380,7 @@ impl State {
             message: apply.message,
             changes: changes(&self.document, &document),
         };
+        self.step = Step::between(&self.document, &document);
         let before = std::mem::replace(&mut self.document, Arc::clone(&document));
         if self.history.len() == HISTORY {
             self.history.pop_front();

@@ -27,8 +27,8 @@ use std::net::IpAddr;
 use super::lookup::{Lookup, Names};
 use super::{RealServerSide, forwarding, real_servers};
 use crate::model::{
-    Document, Encapsulation, Forwarding, Listen, Marking, Member, PortRange, Protocol, RealServer,
-    Service, TunnelChecksum, Vip,
+    Document, Encapsulation, Forwarding, Listen, Marking, Member, Pool, PortRange, Protocol,
+    RealServer, Service, TunnelChecksum, Vip,
 };
 use crate::plan::path::{GuePort, Paths, Route, Rule, TABLES, Tunnel, TunnelKind};
 use crate::plan::{Sysctl, Want};
@@ -173,16 +173,19 @@ fn answers(service: &Service, real_server: &RealServer) -> Vec<(Protocol, PortRa
     }
 }
 
+/// Whether any real server of a service gets its packets translated.
+pub(super) fn translates(state: &State, service: &Service, pool: &Pool) -> bool {
+    let nat = |real_server: &RealServer| forwarding(service, real_server) == Forwarding::Nat;
+    real_servers(state, pool).iter().any(nat)
+}
+
 /// Sysctls of a director without which translated connections do not pass. Whether it holds or not: it must be able to at once.
 pub(super) fn routing(state: &State, names: &Names<'_>) -> BTreeMap<Sysctl, Want> {
     let document = state.document();
     let mut sysctls = BTreeMap::new();
     for (index, service) in document.services.iter().enumerate() {
         let Some((vip, pool)) = names.parts(index, service) else { continue };
-        let translated = real_servers(state, pool)
-            .iter()
-            .any(|real_server| forwarding(service, real_server) == Forwarding::Nat);
-        if !translated {
+        if !translates(state, service, pool) {
             continue;
         }
         let mut need = |name: String, value| sysctls.insert(Sysctl(name), Want::Exactly(value));

@@ -4,14 +4,16 @@
 //! real servers, and what their nodes must have in place, for which the whole document counts. So a service keeps its part while all of
 //! these are as they were; where nodes' sides may have changed, or members, VIP groups or the fleet's settings have, everything is placed anew.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::lookup::{ByName, Lookup, Sides};
-use super::{NodePlan, director_side, forwarding, key, place_all, real_servers, virtual_services};
-use crate::model::{Forwarding, NodeId, Pool, RealServer, Service};
-use crate::plan::{Extent, ServiceKey, Table};
+use super::{
+    NodePlan, director_side, forwarding, host, key, place_all, real_servers, virtual_services,
+};
+use crate::model::{Document, Forwarding, NodeId, Pool, RealServer, Service};
+use crate::plan::{Extent, ServiceKey, Sysctl, Table, Want};
 use crate::state::State;
 
 /// One node's plan, kept up to date: [`place`](super::place()) for whoever asks again and again.
@@ -28,9 +30,13 @@ struct Last {
     holding: bool,
     plan: Arc<NodePlan>,
     sides: Option<Sides>,
+    /// What translated services ask of a director.
+    routing: Routing,
     /// Nodes whose report was about something else than their side: what that says of them depends on which revisions are remembered.
     unconfirmed: BTreeSet<NodeId>,
 }
+
+type Routing = BTreeMap<Sysctl, Want>;
 
 /// What a plan has that it did not have before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +92,7 @@ impl Placer {
         }
         let mut lookup = Lookup::new(state);
         let plan = Arc::new(place_all(&mut lookup, self.own, holding));
+        let routing = host::routing(state, &lookup.names);
         let (sides, reported) = lookup.findings();
         let unconfirmed = reported.into_iter().filter(|(_, current)| !current);
         let unconfirmed = unconfirmed.map(|(node, _)| node).collect();
@@ -97,7 +104,8 @@ impl Placer {
                 revision: last.plan.revision != plan.revision,
             },
         );
-        self.last = Some(Last { state: Arc::clone(state), holding, plan, sides, unconfirmed });
+        let state = Arc::clone(state);
+        self.last = Some(Last { state, holding, plan, sides, routing, unconfirmed });
         change
     }
 }
@@ -126,6 +134,7 @@ impl Last {
             && was.fleet == is.fleet;
         let director = state.member(own).filter(|_| same)?.is_director();
 
+        let known = is_followed(state, was);
         let services = Services { was: ByName::new(&was.services), is: ByName::new(&is.services) };
         let pools = Pools { was: ByName::new(&was.pools), is: ByName::new(&is.pools) };
         let touched = self.touched_pools(&before, state, &pools);
@@ -133,6 +142,11 @@ impl Last {
         if same_document && touched.is_empty() {
             return Some(self.conclude(state, holding, director, Table::new(), &BTreeSet::new()));
         }
+        // As they were, for the services; of the others the pool tells.
+        let unchanged = |old: Option<&Service>, service: &Service| match known {
+            Some((_, changed)) => !changed.contains(&service.name),
+            None => same_document || old == Some(service),
+        };
 
         // Real servers that are nodes: what they need in place is not one service's affair.
         let mut lookup = Lookup::knowing(state, self.sides.take());
@@ -140,15 +154,19 @@ impl Last {
         let mut old_keys: BTreeSet<ServiceKey> = BTreeSet::new();
         let mut table = Table::new();
         let mut suspects: Vec<(usize, &Service)> = Vec::new();
+        let mut translates = false;
         for (index, service) in is.services.iter().enumerate() {
             let old = services.was.near(index, &service.name);
-            if old == Some(service) && !touched.contains(service.pool.as_str()) {
+            if unchanged(old, service) && !touched.contains(service.pool.as_str()) {
                 continue;
             }
-            let bound = Bound::of(state, service, pools.is.near(index, &service.pool)?, &managed);
+            let pool = pools.is.near(index, &service.pool)?;
+            let bound = Bound::of(state, service, pool, &managed);
+            translates |= host::translates(state, service, pool);
             match old {
                 Some(old) => {
                     let pool = pools.was.near(index, &old.pool)?;
+                    translates |= host::translates(&before, old, pool);
                     let was_bound = Bound::of(&before, old, pool, &managed);
                     let unbound = bound.is_none() && was_bound.is_none();
                     if !unbound && (old != service || bound != was_bound) {
@@ -165,9 +183,11 @@ impl Last {
             if same_document || services.is.near(index, &old.name).is_some() {
                 continue;
             }
-            if Bound::of(&before, old, pools.was.near(index, &old.pool)?, &managed).is_some() {
+            let pool = pools.was.near(index, &old.pool)?;
+            if Bound::of(&before, old, pool, &managed).is_some() {
                 return None;
             }
+            translates |= host::translates(&before, old, pool);
             old_keys.extend(keys(&before, old));
         }
 
@@ -177,6 +197,9 @@ impl Last {
                 let (vip, pool) = lookup.names.parts(index, service)?;
                 table.extend(virtual_services(&mut lookup, service, vip, pool, holding, side));
             }
+        }
+        if translates {
+            self.routing = host::routing(state, &lookup.names);
         }
         let (sides, reported) = lookup.findings();
         self.sides = sides;
@@ -215,7 +238,7 @@ impl Last {
         let revision = plan.revision != state.revision();
         plan.revision = state.revision();
         if director {
-            let director = director_side(&Lookup::new(state), holding);
+            let director = director_side(state, holding, &self.routing);
             others |= plan.director != director;
             plan.director = director;
         }
@@ -234,10 +257,15 @@ impl Last {
         let (was, is) = (before.document(), state.document());
         let mut touched = BTreeSet::new();
         if !Arc::ptr_eq(was, is) {
-            let changed = is.pools.iter().enumerate().filter(|(index, pool)| {
-                pools.was.near(*index, &pool.name).is_none_or(|old| old != *pool)
-            });
-            touched.extend(changed.map(|(_, pool)| pool.name.as_str()));
+            match is_followed(state, was) {
+                Some((changed, _)) => touched.extend(changed.iter().map(String::as_str)),
+                None => {
+                    let changed = is.pools.iter().enumerate().filter(|(index, pool)| {
+                        pools.was.near(*index, &pool.name).is_none_or(|old| old != *pool)
+                    });
+                    touched.extend(changed.map(|(_, pool)| pool.name.as_str()));
+                }
+            }
         }
         for (one, other) in [(before, state), (state, before)] {
             let discovered = one.discoveries().filter(|(pool, found)| {
@@ -268,6 +296,14 @@ impl Last {
         }
         touched
     }
+}
+
+/// Names of the pools and services that the document in force changed, if that is known of the one before.
+fn is_followed<'a>(
+    state: &'a State,
+    was: &Arc<Document>,
+) -> Option<(&'a BTreeSet<String>, &'a BTreeSet<String>)> {
+    state.step().since(was)
 }
 
 struct Services<'a> {

@@ -267,11 +267,15 @@ proptest! {
         let mut placers: Vec<(NodeId, Placer)> =
             (1..8).map(|id| (NodeId(id), Placer::new(NodeId(id)))).collect();
         let mut holding = false;
-        for event in &events {
+        for (number, event) in events.iter().enumerate() {
             if let Event::Hold(hold) = event {
                 holding = *hold;
             }
             fleet.happen(event);
+            // Whoever is slow sees two changes as one.
+            if number % 3 == 1 {
+                continue;
+            }
             let state = Arc::new(fleet.state.clone());
             for (node, placer) in &mut placers {
                 let before = placer.plan();
