@@ -1,9 +1,10 @@
-//! The lease thread: a plain OS thread that alone emits gratuitous ARP, neighbour advertisements and adverts, and alone adds and removes VIPs.
+//! The lease thread: a plain OS thread that alone emits ARP, neighbour advertisements and adverts, and alone adds VIPs to interfaces and removes them.
 
 mod clock;
 mod counters;
 mod group;
 mod promise;
+mod responder;
 mod schedule;
 mod seal;
 mod segment;
@@ -109,6 +110,8 @@ pub struct Outlook {
     pub foreign: Vec<Foreign>,
     /// VIPs that the thread has put on their interfaces. One is taken out of here *before* it is taken off.
     pub attached: BTreeSet<IpAddr>,
+    /// VIPs for which the thread answers ARP and neighbour solicitations in the kernel's place.
+    pub answering: BTreeSet<IpAddr>,
 }
 
 /// Starts the thread. It ends after [`Order::Stop`], when it has given up what it held.

@@ -1,8 +1,11 @@
-//! Neighbour advertisements over Ethernet (RFC 4861 §4.4): what gratuitous ARP is to IPv4.
+//! Neighbour advertisements and solicitations over Ethernet (RFC 4861 §4.3, §4.4): what ARP is to IPv4.
+
+mod solicitation;
 
 use std::net::Ipv6Addr;
 
 use crate::arp::Mac;
+pub use solicitation::{Solicitation, SolicitationError, solicitation, solicited_node};
 
 /// Ethernet header, IPv6 header, advertisement and one option.
 pub const FRAME_LEN: usize = 14 + IPV6 + MESSAGE;

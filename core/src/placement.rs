@@ -90,7 +90,7 @@ pub fn place(state: &State, node: NodeId, holding: bool) -> NodePlan {
             );
         }
     }
-    let mut director = director::director_side(&state.document().fleet.ipvs, holding);
+    let mut director = director::director_side(state.document(), holding);
     director.sysctls.extend(host::routing(state));
     NodePlan { revision, table, real_server, director, vips: state.document().vips.clone() }
 }
@@ -149,12 +149,15 @@ fn real_server_side(
             }
         }
     }
-    let sysctls = if addresses.iter().any(IpAddr::is_ipv4) {
-        ARP_SYSCTLS.iter().map(|&(name, least)| (Sysctl(name.to_owned()), least)).collect()
-    } else {
-        BTreeMap::new()
-    };
+    let sysctls = arp_sysctls(&addresses).collect();
     RealServerSide { addresses, sysctls, paths }
+}
+
+/// What these addresses need before they are on `lo`: a kernel that is quiet about those of IPv4. About those of IPv6 every kernel is: it answers
+/// solicitations for addresses of the interface that they come in by (`ndisc_recv_ns`, net/ipv6/ndisc.c).
+fn arp_sysctls(addresses: &BTreeSet<IpAddr>) -> impl Iterator<Item = (Sysctl, i64)> {
+    let needed = if addresses.iter().any(IpAddr::is_ipv4) { &ARP_SYSCTLS[..] } else { &[] };
+    needed.iter().map(|&(name, least)| (Sysctl(name.to_owned()), least))
 }
 
 /// The real servers of a pool, whether they serve or not: as listed, or as its source said last.

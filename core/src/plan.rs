@@ -206,7 +206,7 @@ pub fn diff(observed: &Observed, plan: &NodePlan, owned: &Owned) -> Plan {
     let source = format!("revision {}", plan.revision);
     order::assemble(
         ipvs::diff(observed.table.as_ref(), &plan.table, &owned.services, &source),
-        address::diff(observed, &plan.real_server, &plan.director.sysctls, owned, &source),
+        address::diff(observed, &plan.real_server, &plan.director, owned, &source),
         globals::diff(observed.globals.as_ref(), &plan.director.globals, owned, &source),
         path::diff(observed, &plan.real_server.paths, &owned.paths, &source),
     )

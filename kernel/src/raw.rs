@@ -6,6 +6,7 @@
 
 mod arp;
 mod process;
+mod solicit;
 mod vrrp;
 mod vrrp_v6;
 
@@ -15,6 +16,7 @@ pub use arp::{ArpListener, FrameSender, LinkTarget};
 use nix::errno::Errno;
 pub use process::{ProcessHandle, lock_memory, real_time};
 use socket2::SockAddr;
+pub use solicit::QuestionSocket;
 pub use vrrp::{GROUP, Received, VrrpSocket};
 pub use vrrp_v6::{GROUP_V6, VrrpSocketV6};
 
@@ -45,6 +47,21 @@ fn link_address(ifindex: u32, protocol: u16) -> Result<SockAddr, Errno> {
     }
     .map_err(|_| Errno::EINVAL)?;
     Ok(address)
+}
+
+/// The hardware address in the address of a packet socket, if that is one and it has six bytes.
+fn hardware_address(address: &SockAddr) -> Option<[u8; 6]> {
+    if i32::from(address.family()) != libc::AF_PACKET {
+        return None;
+    }
+    // SAFETY: the pointer is to a `sockaddr_storage` that lives as long as `address`, larger than a `sockaddr_ll` and aligned for it; it is a
+    // `sockaddr_ll` by its family, and what the kernel did not fill in is zero. nix refuses what the kernel gives here, because it is two bytes
+    // shorter than the type (`packet_getname`, net/packet/af_packet.c), and socket2 has no way to a link address.
+    let link = unsafe { &*address.as_ptr().cast::<libc::sockaddr_ll>() };
+    (link.sll_halen == 6).then(|| {
+        let [a, b, c, d, e, f, ..] = link.sll_addr;
+        [a, b, c, d, e, f]
+    })
 }
 
 /// `pidfd_open(2)`, Linux 5.3.

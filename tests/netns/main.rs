@@ -14,4 +14,5 @@ mod keepalived;
 mod machines;
 mod members;
 mod quiet;
+mod responder;
 mod trace;

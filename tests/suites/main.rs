@@ -14,6 +14,7 @@ mod lease_plane;
 mod listing;
 mod namespace;
 mod plans;
+mod questions;
 
 use std::net::SocketAddr;
 

@@ -24,6 +24,8 @@ pub struct Document {
     pub addresses: String,
     /// VRRP version: 2 (with PASS 1111) or 3.
     pub vrrp_version: u8,
+    /// How a holder makes the VIP answer. Most tests look for the VIP on the holder's interface, where it is only with `address`.
+    pub attach: &'static str,
     /// With units.
     pub advert_interval: &'static str,
     /// More of `fleet`, behind its name: `, ipvs: { connections: keep }`.
@@ -39,6 +41,7 @@ impl Document {
         Self {
             addresses: VIP.to_string(),
             vrrp_version: 2,
+            attach: "address",
             advert_interval: "1s",
             fleet: String::new(),
             rest: String::new(),
@@ -67,7 +70,7 @@ services:
     /// The whole text.
     #[must_use]
     pub fn yaml(&self) -> String {
-        let Self { addresses, vrrp_version, advert_interval, fleet, rest } = self;
+        let Self { addresses, vrrp_version, attach, advert_interval, fleet, rest } = self;
         let auth = if *vrrp_version == 2 { ", auth: { pass: \"1111\" }" } else { "" };
         format!(
             r"fleet: {{ name: {FLEET}{fleet} }}
@@ -75,6 +78,7 @@ vips:
   - name: web
     addresses: [{addresses}]
     interface: eth0
+    attach: {attach}
     preference: [{}, {}]
     vrrp: {{ vrid: 51, version: {vrrp_version}, advert_interval: {advert_interval}, priority: 200{auth} }}
 {rest}",

@@ -19,6 +19,8 @@ pub struct Counters {
     pub adverts_sent: Counter,
     /// Gratuitous ARP frames and unsolicited neighbour advertisements sent.
     pub garps_sent: Counter,
+    /// ARP requests and neighbour solicitations answered.
+    pub answers_sent: Counter,
     /// Adverts heard from routers that are not members.
     pub foreign_adverts: Counter,
     /// Adverts heard that could not be read.

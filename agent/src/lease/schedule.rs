@@ -45,24 +45,27 @@ pub(super) struct Schedule {
     advert_at: Mono,
     announce_at: Mono,
     advert_interval: Duration,
+    /// There is an address on the interface, whose lifetime has to be renewed.
+    refreshing: bool,
 }
 
 impl Schedule {
     /// A claim at `now`: everything is due.
-    pub(super) fn new(now: Mono, advert_interval: Duration) -> Self {
+    pub(super) fn new(now: Mono, advert_interval: Duration, refreshing: bool) -> Self {
         Self {
             origin: now,
             announced: 0,
-            refresh_at: now,
+            refresh_at: if refreshing { now } else { Mono(u64::MAX) },
             advert_at: now,
             announce_at: now,
             advert_interval,
+            refreshing,
         }
     }
 
     /// Everything is due again, and the announcements start over: somebody else was heard, or the address or the link was gone.
     pub(super) fn reassert(&mut self, now: Mono) {
-        *self = Self::new(now, self.advert_interval);
+        *self = Self::new(now, self.advert_interval, self.refreshing);
     }
 
     /// The next moment at which something is due.
@@ -113,7 +116,7 @@ mod tests {
 
     /// Runs a schedule at its own deadlines, and lists the milliseconds at which `which` was due.
     fn run(until: u64, which: fn(Due) -> bool) -> Vec<u64> {
-        let mut schedule = Schedule::new(T0, Duration::from_secs(1));
+        let mut schedule = Schedule::new(T0, Duration::from_secs(1), true);
         let mut moments = vec![];
         loop {
             let now = schedule.deadline();
@@ -135,9 +138,20 @@ mod tests {
 
     #[test]
     fn a_claim_makes_everything_due_at_once() {
-        let mut schedule = Schedule::new(T0, Duration::from_secs(1));
+        let mut schedule = Schedule::new(T0, Duration::from_secs(1), true);
         assert_eq!(schedule.take(T0), Due { refresh: true, advert: true, announcement: true });
         assert_eq!(schedule.take(T0), Due::default());
+    }
+
+    #[test]
+    fn what_is_on_no_interface_is_not_refreshed() {
+        let mut schedule = Schedule::new(T0, Duration::from_secs(1), false);
+        let due = Due { refresh: false, advert: true, announcement: true };
+        assert_eq!(schedule.take(T0), due);
+        schedule.reassert(at(10));
+        assert_eq!(schedule.take(at(10)), due);
+        assert!(!schedule.take(at(100_000)).refresh);
+        assert!(schedule.deadline() < Mono(u64::MAX));
     }
 
     #[test]
@@ -156,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_late_thread_does_not_make_up_for_what_it_missed() {
-        let mut schedule = Schedule::new(T0, Duration::from_secs(1));
+        let mut schedule = Schedule::new(T0, Duration::from_secs(1), true);
         schedule.take(T0);
         assert_eq!(
             schedule.take(at(4_200)),
@@ -170,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_small_delay_of_an_advert_does_not_add_up() {
-        let mut schedule = Schedule::new(T0, Duration::from_secs(1));
+        let mut schedule = Schedule::new(T0, Duration::from_secs(1), true);
         schedule.take(T0);
         assert!(schedule.take(at(1_030)).advert);
         assert!(!schedule.take(at(1_999)).advert);
@@ -179,7 +193,7 @@ mod tests {
 
     #[test]
     fn reasserting_starts_over() {
-        let mut schedule = Schedule::new(T0, Duration::from_secs(1));
+        let mut schedule = Schedule::new(T0, Duration::from_secs(1), true);
         schedule.take(at(10_000));
         schedule.reassert(at(10_100));
         assert_eq!(

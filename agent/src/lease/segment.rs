@@ -15,6 +15,7 @@ use lvsmesh_kernel::{Errno, KernelError, chain, sysctl};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 
+use super::responder::Responder;
 use super::schedule::LIFETIME;
 use crate::guard;
 
@@ -97,7 +98,10 @@ impl Announcement {
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) interface: Interface,
+    /// To be put on the interface, unless there is a [`responder`](Self::responder); to be taken off it in any case.
     pub(super) addresses: Vec<PreparedAddress>,
+    /// Answers for the addresses instead of the kernel.
+    pub(super) responder: Option<Responder>,
     announcements: Vec<Announcement>,
     advert: Vec<u8>,
     goodbye: Vec<u8>,
@@ -117,6 +121,7 @@ impl Segment {
         let link = LinkTarget::new(interface.index).map_err(|error| failed(&error))?;
         let link_v6 = LinkTarget::ipv6(interface.index).map_err(|error| failed(&error))?;
         let vrrp = Wire::open(vip, &interface).map_err(|error| failed(&error))?;
+        let responder = Responder::open(vip, &interface).map_err(|error| failed(&error))?;
         let advert = Advert::of(vip);
         let source = interface.source;
         let encode = |advert: &Advert| advert.encode(source, group(source), vip.vrrp.checksum);
@@ -125,6 +130,7 @@ impl Segment {
         Ok(Self {
             addresses: addresses.clone().map(prepare).collect(),
             announcements: addresses.map(|vip| Announcement::new(&interface, *vip)).collect(),
+            responder,
             goodbye: encode(&advert.goodbye()),
             advert: encode(&advert),
             interface,
@@ -135,9 +141,10 @@ impl Segment {
         })
     }
 
-    /// What the guard has to know.
+    /// What a claim puts on the interface; the guard has to know of it.
     pub(super) fn held(&self) -> impl Iterator<Item = guard::Vip> {
-        self.addresses
+        let attached = if self.responder.is_none() { self.addresses.as_slice() } else { &[] };
+        attached
             .iter()
             .map(|prepared| guard::Vip { ifindex: prepared.ifindex(), address: prepared.address() })
     }

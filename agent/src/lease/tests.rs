@@ -1,13 +1,15 @@
 //! The thread on a real segment: a holder in one network namespace, a witness in another, a cable between them.
 
+mod responder;
+
 use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use lvsmesh_core::arp::Packet;
+use lvsmesh_core::arp::{BROADCAST, Operation, Packet};
 use lvsmesh_core::lease::{GateRequest, Profile, RaftView, Standing};
 use lvsmesh_core::vrrp::{Advert, GROUP};
-use lvsmesh_kernel::raw::{ArpListener, VrrpSocket};
+use lvsmesh_kernel::raw::{ArpListener, FrameSender, LinkTarget, VrrpSocket};
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
@@ -31,14 +33,19 @@ fn ip_command(arguments: &str) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
     Announcement,
+    Answer,
     Advert { priority: u8 },
 }
 
 /// The other end of the cable.
 struct Neighbour {
     seen: Receiver<Seen>,
+    /// Has an advert of this priority sent; [`ASK`] instead: who has the VIP?
     say: Sender<u8>,
 }
+
+/// No advert: no priority above 254 is ever wanted here.
+const ASK: u8 = 255;
 
 impl Neighbour {
     /// Makes a namespace for this thread and one for the neighbour, with `eth0` here (.101) and `eth0` there (.3).
@@ -86,6 +93,11 @@ impl Neighbour {
         }
     }
 
+    /// Asks by ARP who has the VIP.
+    fn ask(&self) {
+        self.say.send(ASK).unwrap();
+    }
+
     /// Nothing at all for a while.
     fn silent(&self) {
         while self.seen.try_recv().is_ok() {}
@@ -99,6 +111,19 @@ fn watch_cable(arp: &ArpListener, vrrp: &VrrpSocket, seen: &Sender<Seen>, said: 
     let mut buffer = [0; 2048];
     loop {
         match said.recv_timeout(Duration::from_millis(5)) {
+            Ok(ASK) => {
+                let question = Packet {
+                    operation: Operation::Request,
+                    sender_mac: [0x02, 0, 0, 0, 0, 3],
+                    sender: own,
+                    target_mac: [0; 6],
+                    target: [192, 168, 3, 100].into(),
+                };
+                let index = if_nametoindex("eth0").unwrap();
+                let frames = FrameSender::open().unwrap();
+                let target = LinkTarget::new(index).unwrap();
+                frames.send(&target, &question.encode(BROADCAST)).unwrap();
+            }
             Ok(priority) => {
                 let advert = Advert { priority, ..Advert::of(&vip()) };
                 vrrp.send(&advert.encode(own, GROUP, vip().vrrp.checksum)).unwrap();
@@ -108,7 +133,9 @@ fn watch_cable(arp: &ArpListener, vrrp: &VrrpSocket, seen: &Sender<Seen>, said: 
         }
         while let Ok(Some(frame)) = arp.receive(&mut buffer) {
             let packet = Packet::decode(frame).unwrap();
-            if packet.is_gratuitous() && IpAddr::V4(packet.target) == ip(100) {
+            if packet.operation == Operation::Reply && IpAddr::V4(packet.sender) == ip(100) {
+                let _ = seen.send(Seen::Answer);
+            } else if packet.is_gratuitous() && IpAddr::V4(packet.target) == ip(100) {
                 let _ = seen.send(Seen::Announcement);
             }
         }
@@ -175,8 +202,12 @@ impl Holder {
 
     /// A lone voter: asks, elects itself, holds.
     fn elect(&self) {
+        self.elect_for(vip());
+    }
+
+    fn elect_for(&self, vip: Vip) {
         let inputs = &self.handle.inputs;
-        inputs.order(Order::Vips(vec![vip()]));
+        inputs.order(Order::Vips(vec![vip]));
         inputs.send(Input::Voters([OWN].into()));
         inputs.send(Input::Standing(Standing { eligible: true, rank: 0, witness: false }));
         self.verdict(Verdict::Campaign);

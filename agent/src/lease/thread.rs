@@ -204,6 +204,8 @@ impl Thread {
         self.receive();
         self.step(Input::Timer);
         self.listen();
+        // After everything that could say that another holds by now.
+        self.with_groups(Group::answer);
         self.look();
         self.with_groups(Group::wake);
         self.finish();
@@ -482,7 +484,7 @@ impl Thread {
             PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.receiver.wake.as_fd(), PollFlags::POLLIN),
         ];
-        let sockets = self.groups.iter().filter_map(Group::socket);
+        let sockets = self.groups.iter().flat_map(Group::sockets);
         fds.extend(sockets.map(|socket| PollFd::new(socket, PollFlags::POLLIN)));
         let ready = wait::until(&mut fds, Some(deadline)).unwrap_or_else(|error| {
             tracing::error!(%error, "waiting failed");

@@ -86,6 +86,7 @@ const MEASURES: &[Measure] = &[
     counter("vrrp.adverts", "VRRP adverts sent", |s| one(s.lease.counters.adverts_sent.get())),
     counter("vrrp.foreign_adverts", "VRRP adverts heard from routers outside the fleet", |s| one(s.lease.counters.foreign_adverts.get())),
     counter("vrrp.malformed_adverts", "VRRP adverts heard that could not be read", |s| one(s.lease.counters.malformed_adverts.get())),
+    counter("arp.answers", "ARP requests and neighbour solicitations for VIPs that the agent answered in the kernel's place", |s| one(s.lease.counters.answers_sent.get())),
     counter("arp.gratuitous", "Gratuitous ARP frames and unsolicited neighbour advertisements sent", |s| one(s.lease.counters.garps_sent.get())),
     counter("lease.sent", "Lease datagrams sent", |s| one(s.lease.counters.datagrams_sent.get())),
     counter("lease.received", "Lease datagrams of members received", |s| one(s.lease.counters.datagrams_received.get())),

@@ -83,9 +83,10 @@ fn vip() -> impl Strategy<Value = Vip> {
         option::of(select(&[ANY_V4, ANY_V6][..])),
         "[a-z]{1,10}",
         preference.prop_map(|names| names.into_iter().collect()),
+        select(&Attach::ALL[..]),
         vrrp(),
     )
-        .prop_map(|(name, mut addresses, alone, interface, preference, mut vrrp)| {
+        .prop_map(|(name, mut addresses, alone, interface, preference, attach, mut vrrp)| {
             if let Some(alone) = alone {
                 addresses.fill(alone);
             }
@@ -95,7 +96,7 @@ fn vip() -> impl Strategy<Value = Vip> {
                 vrrp.checksum = Checksum::Pseudo;
                 vrrp.advert_interval = vrrp.advert_interval.min(Duration::from_secs(40));
             }
-            Vip { name, addresses, interface, attach: Attach::Address, preference, vrrp }
+            Vip { name, addresses, interface, attach, preference, vrrp }
         })
 }
 

@@ -171,7 +171,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
         ("fleet.failback", tree!("delayed")),
         ("fleet.failback", tree!("immediate")),
         ("fleet.notifications", tree!({})),
-        ("vips.0.attach", tree!("responder")),
         ("vips.0.vrrp.coexist", tree!("contest")),
         ("vips.0.vrrp.unicast", tree!({})),
         ("pools.0.quorum", tree!(2)),
@@ -187,7 +186,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
     fleet.failback: failback `delayed` is not supported yet; use `never`
     fleet.failback: failback `immediate` is not supported yet; use `never`
     fleet.notifications: `notifications` is not supported yet; leave it out
-    vips[0].attach: attach `responder` is not supported yet; use `address`
     vips[0].vrrp.coexist: coexist `contest` is not supported yet; use `yield`
     vips[0].vrrp.unicast: `unicast` is not supported yet; leave it out
     pools[0].quorum: `quorum` is not supported yet; leave it out

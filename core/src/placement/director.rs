@@ -1,9 +1,11 @@
 //! What a director needs of its machine beside the table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::model::{Connections, Ipvs};
+use super::arp_sysctls;
+use crate::model::{Attach, Connections, Document, Vip};
 use crate::plan::globals::{SyncDaemon, SyncRole, Timeout, WantedGlobals};
 use crate::plan::{Sysctl, Want};
 
@@ -12,12 +14,15 @@ use crate::plan::{Sysctl, Want};
 pub struct DirectorSide {
     /// Timeouts and the synchronisation daemon.
     pub globals: WantedGlobals,
-    /// Sysctls: those below `net/ipv4/vs/`, and what lets translated connections pass.
+    /// Sysctls: those below `net/ipv4/vs/`, what lets translated connections pass, and what keeps the kernel quiet about [`addresses`](Self::addresses).
     pub sysctls: BTreeMap<Sysctl, Want>,
+    /// VIPs that must be on `lo`, whether this node holds or not: those that an agent answers for instead of the kernel.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 /// What that director needs. The daemon's role follows the holder: whoever holds tells, the others take in.
-pub(super) fn director_side(ipvs: &Ipvs, holding: bool) -> DirectorSide {
+pub(super) fn director_side(document: &Document, holding: bool) -> DirectorSide {
+    let ipvs = &document.fleet.ipvs;
     let seconds = |span: Duration| u32::try_from(span.as_secs()).unwrap_or(u32::MAX);
     let timeouts = [
         (Timeout::Tcp, ipvs.timeouts.tcp),
@@ -46,6 +51,12 @@ pub(super) fn director_side(ipvs: &Ipvs, holding: bool) -> DirectorSide {
             sysctls.entry(name).or_insert(*value);
         }
     }
+    let answered = document.vips.iter().filter(|vip| vip.attach == Attach::Responder);
+    let addresses: BTreeSet<IpAddr> = answered.flat_map(Vip::served).collect();
+    let ipvs_sysctls = sysctls
+        .into_iter()
+        .map(|(name, value)| (Sysctl(format!("net/ipv4/vs/{name}")), Want::Exactly(value)));
+    let quiet = arp_sysctls(&addresses).map(|(name, least)| (name, Want::AtLeast(least)));
     DirectorSide {
         globals: WantedGlobals {
             timeouts: timeouts
@@ -54,9 +65,7 @@ pub(super) fn director_side(ipvs: &Ipvs, holding: bool) -> DirectorSide {
                 .collect(),
             daemon,
         },
-        sysctls: sysctls
-            .into_iter()
-            .map(|(name, value)| (Sysctl(format!("net/ipv4/vs/{name}")), Want::Exactly(value)))
-            .collect(),
+        sysctls: ipvs_sysctls.chain(quiet).collect(),
+        addresses,
     }
 }
