@@ -28,6 +28,7 @@ use tokio::sync::watch;
 
 pub use counters::Counters;
 pub use seal::LeaseKey;
+pub(crate) use seal::Seal;
 
 use crate::guard::Guard;
 use crate::raft::RaftHandle;

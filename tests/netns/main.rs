@@ -6,6 +6,7 @@
 mod discovery;
 mod documents;
 mod drift;
+mod guard;
 mod holder;
 mod identity;
 mod interchange;

@@ -9,7 +9,9 @@ use lvsmesh_tests::fleet::{Fleet, Options};
 use lvsmesh_tests::netns::Namespace;
 use lvsmesh_tests::probe::{ArpProber, Echo, Prober};
 use lvsmesh_tests::{Lab, eventually, link, pace, scaled};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+
+use super::guard::guard_of;
 
 /// A fleet whose first director answers for the VIP, and those who watch it.
 struct Watched {
@@ -120,8 +122,26 @@ fn a_killed_agent_is_silent_and_replaced() {
 }
 
 #[test]
-fn a_stopped_agent_is_silent_and_stays_so_when_it_is_woken() {
+fn a_stopped_agent_is_silent_and_ended_by_its_guard() {
     let watched = Watched::start();
+    let at = Instant::now();
+    watched.fleet.agent(LVS_1.0).process().signal(Signal::SIGSTOP);
+    watched.moved(at);
+    eventually("the guard has done its work", Duration::from_secs(20), || {
+        guard_of(&watched.fleet, LVS_1.0).is_none().then_some(())
+    });
+    let logged = watched.fleet.agent(LVS_1.0).logged();
+    assert!(logged.contains("killing the agent"), "{logged}");
+    watched.only(&[LVS_1.0, LVS_2.0]);
+}
+
+/// The fence that needs nobody to be awake: without a guard, a stopped agent is silent all the same, and when it is woken.
+#[test]
+fn a_stopped_agent_without_a_guard_is_silent_and_stays_so_when_it_is_woken() {
+    let watched = Watched::start();
+    let guard = guard_of(&watched.fleet, LVS_1.0).expect("a director has a guard");
+    // Stopped it can neither act nor be replaced.
+    kill(guard, Signal::SIGSTOP).unwrap();
     let at = Instant::now();
     let agent = watched.fleet.agent(LVS_1.0).process();
     agent.signal(Signal::SIGSTOP);

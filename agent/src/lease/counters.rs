@@ -31,6 +31,10 @@ pub struct Counters {
     pub claims: Counter,
     /// Releases.
     pub releases: Counter,
+    /// Promises to others that ended early because the holder, or its guard, said that it had stopped.
+    pub promises_voided: Counter,
+    /// Those of them of which a guard said so.
+    pub promises_voided_by_guards: Counter,
     /// Emissions that the lease clock forbade at the last moment.
     pub withheld: Counter,
     /// Emissions that the kernel refused.

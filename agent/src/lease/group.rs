@@ -322,9 +322,10 @@ impl Group {
 
     fn attach(&mut self, tools: &mut Tools<'_>) {
         let Ok(segment) = &self.segment else { return };
-        // Before the kernel has them.
+        // Before the kernel has them, and before it is said.
         if let Some(guard) = tools.guard {
             guard.hold(segment.held());
+            guard.announced(segment.farewell(&self.vip));
         }
         let now = tools.clock.now();
         let refreshing = segment.responder.is_none();
@@ -342,6 +343,9 @@ impl Group {
     fn detach(&mut self, tools: &mut Tools<'_>) {
         if self.schedule.take().is_none() {
             return;
+        }
+        if let Some(guard) = tools.guard {
+            guard.quiet(&self.vip.name);
         }
         let responder = self.segment.as_ref().ok().and_then(|segment| segment.responder.as_ref());
         let Some(responder) = responder else { return self.clear(tools) };

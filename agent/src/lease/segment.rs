@@ -149,6 +149,17 @@ impl Segment {
             .map(|prepared| guard::Vip { ifindex: prepared.ifindex(), address: prepared.address() })
     }
 
+    /// What the guard has to say if this process cannot.
+    pub(super) fn farewell(&self, vip: &Vip) -> guard::Goodbye {
+        guard::Goodbye {
+            group: vip.name.clone(),
+            interface: vip.interface.clone(),
+            ifindex: self.interface.index,
+            source: self.interface.source,
+            advert: self.goodbye.clone(),
+        }
+    }
+
     /// One gratuitous ARP frame or neighbour advertisement for the address at `index`.
     pub(super) fn announce(&self, index: usize) -> Result<(), Errno> {
         match self.announcements.get(index) {

@@ -94,6 +94,8 @@ const MEASURES: &[Measure] = &[
     counter("lease.malformed", "Lease datagrams dropped because they could not be read", |s| one(s.lease.counters.malformed.get())),
     counter("lease.claims", "Times that this node became holder", |s| one(s.lease.counters.claims.get())),
     counter("lease.releases", "Times that this node ceased to be holder", |s| one(s.lease.counters.releases.get())),
+    counter("lease.promises_voided", "Promises to holders that ended early because the holder or its guard had stopped", |s| one(s.lease.counters.promises_voided.get())),
+    counter("lease.promises_voided_by_guards", "Those of them of which a guard said so, for an agent that had died", |s| one(s.lease.counters.promises_voided_by_guards.get())),
     counter("lease.withheld", "Emissions that the lease clock forbade at the last moment", |s| one(s.lease.counters.withheld.get())),
     counter("lease.emission_errors", "Emissions that the kernel refused", |s| one(s.lease.counters.emission_errors.get())),
     counter("vip.refreshes", "VIP addresses added or refreshed", |s| one(s.lease.counters.address_refreshes.get())),
