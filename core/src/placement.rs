@@ -194,11 +194,17 @@ fn real_server_sides<'a>(
             }
         }
     }
-    for side in sides.values_mut().filter(|side| side.addresses.iter().any(IpAddr::is_ipv4)) {
-        side.sysctls =
-            ARP_SYSCTLS.iter().map(|&(name, least)| (Sysctl(name.to_owned()), least)).collect();
+    for side in sides.values_mut() {
+        side.sysctls = arp_sysctls(&side.addresses).collect();
     }
     sides
+}
+
+/// What these addresses need before they are on `lo`: a kernel that is quiet about those of IPv4. About those of IPv6 every kernel is: it answers
+/// solicitations for addresses of the interface that they come in by (`ndisc_recv_ns`, net/ipv6/ndisc.c).
+fn arp_sysctls(addresses: &BTreeSet<IpAddr>) -> impl Iterator<Item = (Sysctl, i64)> {
+    let needed = if addresses.iter().any(IpAddr::is_ipv4) { &ARP_SYSCTLS[..] } else { &[] };
+    needed.iter().map(|&(name, least)| (Sysctl(name.to_owned()), least))
 }
 
 /// The real servers of a pool, whether they serve or not: as listed, or as its source said last.

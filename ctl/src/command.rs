@@ -89,6 +89,7 @@ pub(crate) async fn run(args: Args) -> Result<Done, Failure> {
         | Command::Ipvs(_)
         | Command::Node(_)
         | Command::Failover(_)
+        | Command::Vip(_)
         | Command::Import(_)
         | Command::Export(_)
         | Command::History(_)

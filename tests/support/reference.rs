@@ -60,7 +60,12 @@ impl Reference {
 
     /// Applies the reference document and waits until both servers get traffic; returns the status of that moment.
     pub fn serve(&self, persistence: &str) -> Status {
-        self.fleet.apply(&Document::reference(persistence));
+        self.serve_attached(persistence, "address")
+    }
+
+    /// The same, with a way to attach the VIP.
+    pub fn serve_attached(&self, persistence: &str, attach: &'static str) -> Status {
+        self.fleet.apply(&Document { attach, ..Document::reference(persistence) });
         self.all_ready()
     }
 

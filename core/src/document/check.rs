@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::fault::{Fault, Finding};
 use super::limits;
 use crate::model::{
-    Auth, Check, Checksum, Discovery, DnsRecord, DnsSource, Document, Garp, PoolSource,
-    RealServer, Vip, Vrrp, VrrpVersion, text,
+    Auth, Check, Checksum, Discovery, DnsRecord, DnsSource, Document, Garp, PoolSource, RealServer,
+    Vip, Vrrp, VrrpVersion, text,
 };
 
 /// Every rule that the document breaks, in the document's order; empty if it is sound.
