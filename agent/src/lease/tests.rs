@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lvsmesh_core::arp::{BROADCAST, Operation, Packet, gratuitous};
 use lvsmesh_core::lease::{GateRequest, Profile, RaftView, Standing};
-use lvsmesh_core::model::{Coexist, Garp};
+use lvsmesh_core::model::{Coexist, Garp, Peers};
 use lvsmesh_core::vrrp::{Advert, GROUP};
 use lvsmesh_kernel::raw::{FrameListener, FrameSender, LinkTarget, VrrpSocket};
 use nix::net::if_::if_nametoindex;
@@ -427,6 +427,25 @@ fn a_lower_foreign_master_is_contested_by_adverts_before_anything_is_claimed() {
     neighbour.announced(|vip, _| vip == 100);
     wait_until("the VIP comes", attached);
     holder.stop();
+}
+
+#[test]
+fn adverts_by_unicast_go_to_directors_as_they_come_and_to_nobody_without() {
+    let neighbour = Neighbour::new();
+    let holder = Holder::start();
+    let mut group = vip();
+    group.vrrp.peers = Peers::Unicast(vec![]);
+    holder.elect_for(group);
+    wait_until("the VIP comes", attached);
+    wait_until("it is said that nobody hears it", || {
+        holder.handle.outlook.borrow().faults.iter().any(|fault| fault.contains("go to nobody"))
+    });
+    while neighbour.seen.try_recv().is_ok() {}
+    holder.handle.inputs.order(Order::Directors(vec![[ip(3)].into()]));
+    neighbour.until(Seen::Advert { priority: 200 });
+    assert_eq!(holder.handle.outlook.borrow().faults, Vec::<String>::new());
+    holder.stop();
+    neighbour.until(Seen::Advert { priority: 0 });
 }
 
 #[test]
