@@ -92,6 +92,12 @@ pub fn place(state: &State, node: NodeId, holding: bool) -> NodePlan {
     }
     let mut director = director::director_side(state.document(), holding);
     director.sysctls.extend(host::routing(state));
+    if !holding {
+        // A way back through an address of one's own leads nowhere: such a node has it while it holds, when it needs no way back.
+        for route in &real_server.paths.routes {
+            director.addresses.remove(&route.gateway);
+        }
+    }
     NodePlan { revision, table, real_server, director, vips: state.document().vips.clone() }
 }
 

@@ -16,7 +16,8 @@ pub struct DirectorSide {
     pub globals: WantedGlobals,
     /// Sysctls: those below `net/ipv4/vs/`, what lets translated connections pass, and what keeps the kernel quiet about [`addresses`](Self::addresses).
     pub sysctls: BTreeMap<Sysctl, Want>,
-    /// VIPs that must be on `lo`, whether this node holds or not: those that an agent answers for instead of the kernel.
+    /// VIPs that must be on `lo`, whether this node holds or not: those that an agent answers for instead of the kernel. One through which this node's
+    /// own answers go back as a real server's is among them only while it holds.
     pub addresses: BTreeSet<IpAddr>,
 }
 
