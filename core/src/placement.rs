@@ -88,7 +88,7 @@ fn place_all(lookup: &mut Lookup<'_>, node: NodeId, holding: bool) -> NodePlan {
         let Some((vip, pool)) = lookup.names.parts(index, service) else { continue };
         table.extend(virtual_services(lookup, service, vip, pool, holding, &real_server));
     }
-    let director = director_side(lookup, holding);
+    let director = director_side(lookup, holding, &real_server);
     NodePlan { revision, table, real_server, director, vips: document.vips.clone() }
 }
 
@@ -110,9 +110,16 @@ fn virtual_services<'a>(
     served.map(virtual_service).collect()
 }
 
-fn director_side(lookup: &Lookup<'_>, holding: bool) -> DirectorSide {
+/// What a director needs beside the table, whose own realserver side is `own`.
+fn director_side(lookup: &Lookup<'_>, holding: bool, own: &RealServerSide) -> DirectorSide {
     let mut director = director::director_side(lookup.state.document(), holding);
     director.sysctls.extend(host::routing(lookup.state, &lookup.names));
+    if !holding {
+        // A way back through an address of one's own leads nowhere: such a node has it while it holds, when it needs no way back.
+        for route in &own.paths.routes {
+            director.addresses.remove(&route.gateway);
+        }
+    }
     director
 }
 

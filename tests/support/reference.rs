@@ -60,27 +60,32 @@ impl Reference {
 
     /// Applies the reference document and waits until both servers get traffic; returns the status of that moment.
     pub fn serve(&self, persistence: &str) -> Status {
-        self.serve_attached(persistence, "address")
-    }
-
-    /// The same, with a way to attach the VIP.
-    pub fn serve_attached(&self, persistence: &str, attach: &'static str) -> Status {
-        self.fleet.apply(&Document { attach, ..Document::reference(persistence) });
+        self.fleet.apply(&Document::reference(persistence));
         self.all_ready()
     }
 
-    /// Waits until both servers get traffic and one node alone holds the VIP.
+    /// The same, with a VIP that is on no interface, and for which the holder's agent answers.
+    pub fn serve_answered(&self, persistence: &str) -> Status {
+        self.fleet.apply(&Document { attach: "responder", ..Document::reference(persistence) });
+        self.all_served()
+    }
+
+    /// Waits until both servers get traffic and one node alone has the VIP on its interface.
     pub fn all_ready(&self) -> Status {
-        let status =
-            self.fleet.until("both servers get traffic", Duration::from_secs(60), |status| {
-                let serving =
-                    status.services.iter().all(|service| service.ready == 2 && service.total == 2);
-                let held =
-                    status.vips.iter().all(|vip| !vip.holder.is_empty() && vip.also_on.is_empty());
-                !status.services.is_empty() && serving && held
-            });
+        let status = self.all_served();
         self.fleet.holder();
         status
+    }
+
+    /// Waits until both servers get traffic and one node alone is said to hold the VIP.
+    pub fn all_served(&self) -> Status {
+        self.fleet.until("both servers get traffic", Duration::from_secs(60), |status| {
+            let serving =
+                status.services.iter().all(|service| service.ready == 2 && service.total == 2);
+            let held =
+                status.vips.iter().all(|vip| !vip.holder.is_empty() && vip.also_on.is_empty());
+            !status.services.is_empty() && serving && held
+        })
     }
 
     /// Asks for the page once from the client.

@@ -19,7 +19,8 @@ pub struct DirectorSide {
     pub sysctls: BTreeMap<Sysctl, Want>,
     /// Firewall marks that it gives.
     pub marks: Marks,
-    /// VIPs that must be on `lo`, whether this node holds or not: those that an agent answers for instead of the kernel.
+    /// VIPs that must be on `lo`, whether this node holds or not: those that an agent answers for instead of the kernel. One through which this node's
+    /// own answers go back as a real server's is among them only while it holds.
     pub addresses: BTreeSet<IpAddr>,
 }
 

@@ -213,7 +213,7 @@ impl Last {
         let mut others = plan.revision != state.revision();
         plan.revision = state.revision();
         if director {
-            let director = director_side(&Lookup::new(state), holding);
+            let director = director_side(&Lookup::new(state), holding, &plan.real_server);
             others |= plan.director != director;
             plan.director = director;
         }
