@@ -1,18 +1,23 @@
-//! The guard: a process of its own that cleans up after a dead agent, and does nothing else.
+//! The guard: a process of its own that cleans up after a dead agent, ends a hung one first, and frees the voters for its successor.
 //!
-//! The agent tells it over a pipe what it holds *before* it puts that into the kernel. When the agent's last thread is gone the kernel closes
-//! the pipe; the guard then removes the VIP addresses and, on a dual-role node, the services of those VIPs, and exits. It sends nothing: what
-//! the rest of the fleet may believe is decided by the lease alone. It never restarts the agent.
+//! The agent tells it over a pipe what it holds *before* it puts that into the kernel, and writes into a shared page what changes with every HOLD. A
+//! holder whose lease thread makes no turn for as long as a lease lasts has none any more; the guard kills it and waits for its end, however
+//! long that takes. Once the agent's last thread is gone, the guard removes the VIP addresses, says goodbye to VRRP backups, relinquishes, removes on
+//! a dual-role node the services of the VIPs, and exits. What it says can only ever release: see `docs/adr/0006-fences.md`. It never restarts the
+//! agent.
 
 mod lock;
+mod page;
 mod process;
 mod protocol;
 
+pub use page::Page;
 pub use process::{GuardFault, main};
-pub use protocol::{Line, Vip};
+pub use protocol::{Credentials, Goodbye, Line, Vip};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -30,6 +35,7 @@ pub const LOCK: &str = "guard.lock";
 #[derive(Clone, Debug)]
 pub struct Guard {
     state: Arc<Mutex<State>>,
+    page: Page,
 }
 
 #[derive(Debug)]
@@ -37,6 +43,10 @@ struct State {
     run_dir: PathBuf,
     program: PathBuf,
     running: Option<(Child, ChildStdin)>,
+    credentials: Option<Credentials>,
+    peers: BTreeSet<SocketAddr>,
+    watching: bool,
+    goodbyes: BTreeMap<String, Vec<Goodbye>>,
     vips: BTreeSet<Vip>,
     services: BTreeSet<ServiceKey>,
 }
@@ -48,17 +58,72 @@ impl Guard {
     ///
     /// # Errors
     ///
-    /// If the process cannot be started.
+    /// If the shared page cannot be made or the process not be started.
     pub fn start(program: PathBuf, run_dir: PathBuf) -> io::Result<Self> {
+        let page = Page::create(&run_dir)?;
         let mut state = State {
             run_dir,
             program,
             running: None,
+            credentials: None,
+            peers: BTreeSet::new(),
+            watching: false,
+            goodbyes: BTreeMap::new(),
             vips: BTreeSet::new(),
             services: BTreeSet::new(),
         };
         state.start()?;
-        Ok(Self { state: Arc::new(Mutex::new(state)) })
+        Ok(Self { state: Arc::new(Mutex::new(state)), page })
+    }
+
+    /// What the guard sees at every moment.
+    #[must_use]
+    pub fn page(&self) -> Page {
+        self.page
+    }
+
+    /// Says how to speak for this node. Without it the guard neither looks for a standstill nor relinquishes.
+    pub fn empower(&self, credentials: Credentials) {
+        let mut state = self.locked();
+        state.tell(Line::Lease(credentials.clone()));
+        state.credentials = Some(credentials);
+    }
+
+    /// Says where the voters' lease sockets are.
+    pub fn peers(&self, peers: BTreeSet<SocketAddr>) {
+        let mut state = self.locked();
+        for gone in state.peers.difference(&peers).copied().collect::<Vec<_>>() {
+            state.tell(Line::Unpeer(gone));
+        }
+        for new in peers.difference(&state.peers).copied().collect::<Vec<_>>() {
+            state.tell(Line::Peer(new));
+        }
+        state.peers = peers;
+    }
+
+    /// Says that the VIPs are claimed, after the page does: a guard looks for a standstill from here on, for as long as the page says so.
+    pub fn watch(&self) {
+        let mut state = self.locked();
+        state.watching = true;
+        state.tell(Line::Watch);
+    }
+
+    /// Says that a group is announced, and how that is taken back; what was said of it before is void.
+    pub fn announced(&self, group: &str, goodbyes: Vec<Goodbye>) {
+        self.quiet(group);
+        let mut state = self.locked();
+        for goodbye in &goodbyes {
+            state.tell(Line::Goodbye(goodbye.clone()));
+        }
+        state.goodbyes.insert(group.to_owned(), goodbyes);
+    }
+
+    /// Says that a group is not announced any more.
+    pub fn quiet(&self, group: &str) {
+        let mut state = self.locked();
+        if state.goodbyes.remove(group).is_some() {
+            state.tell(Line::Quiet(group.to_owned()));
+        }
     }
 
     /// Says that these addresses may be in the kernel from here on.
@@ -140,8 +205,21 @@ impl State {
         nonblocking(&pipe)?;
         widen(&pipe);
         self.running = Some((child, pipe));
+        self.tell(Line::Agent(std::process::id()));
+        if let Some(credentials) = self.credentials.clone() {
+            self.tell(Line::Lease(credentials));
+        }
+        for peer in self.peers.clone() {
+            self.tell(Line::Peer(peer));
+        }
         for vip in self.vips.clone() {
             self.tell(Line::Hold(vip));
+        }
+        for goodbye in self.goodbyes.clone().into_values().flatten() {
+            self.tell(Line::Goodbye(goodbye));
+        }
+        if self.watching {
+            self.tell(Line::Watch);
         }
         for key in self.services.clone() {
             self.tell(Line::Serve(key));
@@ -149,7 +227,7 @@ impl State {
         Ok(())
     }
 
-    /// A line is far below `PIPE_BUF`, so it is written whole or not at all (pipe(7)).
+    /// A line is below `PIPE_BUF`, the longest being an advert of 20 IPv6 addresses in hexadecimal, so it is written whole or not at all (pipe(7)).
     fn tell(&mut self, line: Line) {
         let Some((child, pipe)) = &mut self.running else { return };
         if let Err(error) = pipe.write_all(format!("{line}\n").as_bytes()) {

@@ -1,10 +1,11 @@
-//! The lease thread: a plain OS thread that alone emits gratuitous ARP, neighbour advertisements and adverts, and alone adds and removes VIPs.
+//! The lease thread: a plain OS thread that alone emits ARP, neighbour advertisements and adverts, and alone adds VIPs to interfaces and removes them.
 
 mod clock;
 mod counters;
 mod group;
 mod heard;
 mod promise;
+mod responder;
 mod schedule;
 mod seal;
 mod segment;
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 pub use counters::Counters;
 pub use heard::Reason;
 pub use seal::LeaseKey;
+pub(crate) use seal::Seal;
 
 use crate::guard::Guard;
 use crate::raft::RaftHandle;
@@ -111,6 +113,8 @@ pub struct Outlook {
     pub foreign: Vec<Foreign>,
     /// VIPs that the thread has put on their interfaces. One is taken out of here *before* it is taken off.
     pub attached: BTreeSet<IpAddr>,
+    /// VIPs for which the thread answers ARP and neighbour solicitations in the kernel's place.
+    pub answering: BTreeSet<IpAddr>,
 }
 
 /// Starts the thread. It ends after [`Order::Stop`], when it has given up what it held.

@@ -52,7 +52,7 @@ pub struct NodeReport {
     pub ineligible: Option<String>,
     /// Services in the kernel that are not ours.
     pub foreign: Vec<ServiceKey>,
-    /// VIP addresses of the document that are on a VIP's interface here.
+    /// VIP addresses of the document that are on a VIP's interface here, or that the lease thread answers for, in order.
     pub vips_attached: Vec<std::net::IpAddr>,
     /// Of each of our services that hashes, what two directors must share in order to choose equally.
     pub hashed: BTreeMap<ServiceKey, u64>,
@@ -194,6 +194,11 @@ pub async fn run<K: Kernel>(
         }
         let mut latest = rounds.report().clone();
         latest.warnings.extend(outlook(&mut lease));
+        let answering = lease.outlook.borrow().answering.clone();
+        let also = answering.into_iter().filter(|vip| !latest.vips_attached.contains(vip));
+        let mut answered: Vec<_> = also.chain(latest.vips_attached.iter().copied()).collect();
+        answered.sort_unstable();
+        latest.vips_attached = answered;
         report.send_if_modified(|report| {
             let changed = *report != latest;
             *report = latest;

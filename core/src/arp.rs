@@ -101,6 +101,17 @@ impl Packet {
         }
     }
 
+    /// The whole frame that answers this, from the machine whose address is `mac`; `None` if it asks nothing, or if the answer would go to more than
+    /// one station.
+    ///
+    /// A probe (RFC 5227 §1.1, sender 0.0.0.0) is answered like any other question: that is how whoever probes learns that the address is taken.
+    #[must_use]
+    pub fn answer(&self, mac: Mac) -> Option<[u8; FRAME_LEN]> {
+        let asks = self.operation == Operation::Request && !self.is_gratuitous();
+        let by_one = self.sender_mac[0] & 1 == 0;
+        (asks && by_one).then(|| self.reply(mac).encode(self.sender_mac))
+    }
+
     /// Whether the sender announces its own address rather than asking for another's.
     #[must_use]
     pub fn is_gratuitous(&self) -> bool {
@@ -211,6 +222,33 @@ mod tests {
         assert_eq!((answer.sender, answer.sender_mac), (asked.target, MAC));
         assert_eq!((answer.target, answer.target_mac), (asked.sender, asked.sender_mac));
         assert!(!answer.is_gratuitous());
+    }
+
+    #[test]
+    fn questions_and_probes_are_answered_and_nothing_else() {
+        let vip = Ipv4Addr::new(192, 168, 3, 100);
+        let question = Packet {
+            operation: Operation::Request,
+            sender_mac: [0x02, 0, 0, 0, 0, 9],
+            sender: Ipv4Addr::new(192, 168, 3, 9),
+            target_mac: [0; 6],
+            target: vip,
+        };
+        let probe = Packet { sender: Ipv4Addr::UNSPECIFIED, ..question };
+        for asked in [question, probe] {
+            let frame = asked.answer(MAC).unwrap();
+            assert_eq!(frame[..6], asked.sender_mac, "to the one who asked alone");
+            assert_eq!(Packet::decode(&frame), Ok(asked.reply(MAC)));
+        }
+        #[rustfmt::skip]
+        let others = [
+            ("an announcement", Packet { sender: vip, ..question }),
+            ("a reply",         Packet { operation: Operation::Reply, ..question }),
+            ("from everybody",  Packet { sender_mac: BROADCAST, ..question }),
+        ];
+        for (why, packet) in others {
+            assert_eq!(packet.answer(MAC), None, "{why}");
+        }
     }
 
     #[test]

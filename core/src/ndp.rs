@@ -1,8 +1,11 @@
-//! Neighbour advertisements over Ethernet (RFC 4861 §4.4): what gratuitous ARP is to IPv4; and the question for them (§4.3).
+//! Neighbour solicitations and advertisements over Ethernet (RFC 4861 §4.3, §4.4): what ARP is to IPv4.
+
+mod solicitation;
 
 use std::net::Ipv6Addr;
 
 use crate::arp::Mac;
+pub use solicitation::{Solicitation, SolicitationError, solicitation, solicited_node};
 
 /// Ethernet header, IPv6 header, advertisement and one option.
 pub const FRAME_LEN: usize = 14 + IPV6 + MESSAGE;
@@ -97,7 +100,7 @@ pub fn unsolicited(mac: Mac, vip: Ipv6Addr, router: bool) -> [u8; FRAME_LEN] {
 pub fn probe(mac: Mac, vip: Ipv6Addr) -> [u8; PROBE_LEN] {
     let [.., high, middle, low] = vip.octets();
     let mut frame = [0; PROBE_LEN];
-    // The solicited-node group of the address (RFC 4291 §2.7.1), and its hardware address (RFC 2464 §7).
+    // Where frames for a group go (RFC 2464 §7).
     frame[0..6].copy_from_slice(&[0x33, 0x33, 0xff, high, middle, low]);
     frame[6..12].copy_from_slice(&mac);
     frame[12..14].copy_from_slice(&ETHERTYPE.to_be_bytes());
@@ -105,17 +108,7 @@ pub fn probe(mac: Mac, vip: Ipv6Addr) -> [u8; PROBE_LEN] {
     frame[19] = 8 + 16;
     frame[20] = ICMPV6;
     frame[21] = HOP_LIMIT;
-    let group = Ipv6Addr::new(
-        0xff02,
-        0,
-        0,
-        0,
-        0,
-        1,
-        0xff00 | u16::from(high),
-        u16::from_be_bytes([middle, low]),
-    );
-    frame[38..54].copy_from_slice(&group.octets());
+    frame[38..54].copy_from_slice(&solicited_node(vip).octets());
     frame[54] = NEIGHBOUR_SOLICITATION;
     frame[62..78].copy_from_slice(&vip.octets());
     let sum = checksum(&frame);

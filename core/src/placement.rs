@@ -90,7 +90,8 @@ fn place_all(lookup: &mut Lookup<'_>, node: NodeId, holding: bool) -> NodePlan {
         let Some((vip, pool)) = lookup.names.parts(index, service) else { continue };
         table.extend(virtual_services(lookup, service, vip, pool, holding, &real_server));
     }
-    let director = director_side(state, holding, &host::routing(state, &lookup.names));
+    let routing = host::routing(state, &lookup.names);
+    let director = director_side(state, holding, &real_server, &routing);
     NodePlan { revision, table, real_server, director, vips: document.vips.clone() }
 }
 
@@ -112,9 +113,21 @@ fn virtual_services<'a>(
     served.map(virtual_service).collect()
 }
 
-fn director_side(state: &State, holding: bool, routing: &BTreeMap<Sysctl, Want>) -> DirectorSide {
+/// What a director needs beside the table, whose own realserver side is `own`.
+fn director_side(
+    state: &State,
+    holding: bool,
+    own: &RealServerSide,
+    routing: &BTreeMap<Sysctl, Want>,
+) -> DirectorSide {
     let mut director = director::director_side(state.document(), holding);
     director.sysctls.extend(routing.iter().map(|(name, want)| (name.clone(), *want)));
+    if !holding {
+        // A way back through an address of one's own leads nowhere: such a node has it while it holds, when it needs no way back.
+        for route in &own.paths.routes {
+            director.addresses.remove(&route.gateway);
+        }
+    }
     director
 }
 
@@ -196,11 +209,17 @@ fn real_server_sides<'a>(
             }
         }
     }
-    for side in sides.values_mut().filter(|side| side.addresses.iter().any(IpAddr::is_ipv4)) {
-        side.sysctls =
-            ARP_SYSCTLS.iter().map(|&(name, least)| (Sysctl(name.to_owned()), least)).collect();
+    for side in sides.values_mut() {
+        side.sysctls = arp_sysctls(&side.addresses).collect();
     }
     sides
+}
+
+/// What these addresses need before they are on `lo`: a kernel that is quiet about those of IPv4. About those of IPv6 every kernel is: it answers
+/// solicitations for addresses of the interface that they come in by (`ndisc_recv_ns`, net/ipv6/ndisc.c).
+fn arp_sysctls(addresses: &BTreeSet<IpAddr>) -> impl Iterator<Item = (Sysctl, i64)> {
+    let needed = if addresses.iter().any(IpAddr::is_ipv4) { &ARP_SYSCTLS[..] } else { &[] };
+    needed.iter().map(|&(name, least)| (Sysctl(name.to_owned()), least))
 }
 
 /// The real servers of a pool, whether they serve or not: as listed, or as its source said last.

@@ -252,7 +252,7 @@ pub fn diff_within(extent: &Extent, observed: &Observed, plan: &NodePlan, owned:
     let (table, services) = (observed.table.as_ref(), &owned.services);
     order::assemble(
         ipvs::diff_within(extent, table, &plan.table, services, &source),
-        address::diff(observed, &plan.real_server, &plan.director.sysctls, owned, &source),
+        address::diff(observed, &plan.real_server, &plan.director, owned, &source),
         globals::diff(observed.globals.as_ref(), &plan.director.globals, owned, &source),
         path::diff(observed, &plan.real_server.paths, &owned.paths, &source),
         marks::diff(&observed.marks, &plan.director.marks, owned.marks, &source),

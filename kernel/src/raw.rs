@@ -5,16 +5,24 @@
 #![expect(unsafe_code, reason = "each block says why no safe wrapper does")]
 
 mod arp;
+mod page;
 mod process;
+mod solicit;
 mod vrrp;
 mod vrrp_v6;
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
 
 pub use arp::{FrameListener, FrameSender, LinkTarget};
 use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+pub use page::{SharedWords, WORDS};
 pub use process::{ProcessHandle, lock_memory, real_time};
 use socket2::SockAddr;
+pub use solicit::QuestionSocket;
 pub use vrrp::{GROUP, Received, VrrpSocket};
 pub use vrrp_v6::{GROUP_V6, VrrpSocketV6};
 
@@ -54,6 +62,28 @@ fn pidfd_open(pid: i32) -> Result<OwnedFd, Errno> {
     let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
     // SAFETY: the kernel has just opened this descriptor for us, with close-on-exec, and nobody else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `pidfd_send_signal(2)` of SIGKILL, Linux 5.1.
+fn pidfd_kill(process: BorrowedFd<'_>) -> Result<(), Errno> {
+    let (fd, no_info) = (process.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+    // SAFETY: the descriptor is open across the call, and a null pointer stands for the siginfo that kill(2) would send. Neither nix nor the standard
+    // library's stable part has it.
+    Errno::result(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, no_info, 0)
+    })?;
+    Ok(())
+}
+
+/// The first page of a file, shared with every process that maps it, until this process ends.
+fn map_words(file: &File) -> Result<&'static [AtomicU64; WORDS], Errno> {
+    let length = NonZeroUsize::new(WORDS * size_of::<u64>()).ok_or(Errno::EINVAL)?;
+    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: the kernel chooses where, so nothing that is there is replaced.
+    let at = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, file, 0) }?;
+    // SAFETY: it is never unmapped, it is aligned to a page and as long as was asked for, any bits are an `AtomicU64`, and nobody reaches it in
+    // another way. The callers made the file that long, and nobody makes it shorter, without which a look at it would end the process.
+    Ok(unsafe { at.cast::<[AtomicU64; WORDS]>().as_ref() })
 }
 
 /// `sched_setscheduler(2)` of the calling thread to `SCHED_RR`; threads and processes that it starts do not inherit it.

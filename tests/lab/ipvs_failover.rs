@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use lvsmesh_tests::document::{LVS_1, LVS_2, RS_1};
-use lvsmesh_tests::pace;
+use lvsmesh_tests::document::{LVS_1, LVS_2, RS_1, VIP};
 use lvsmesh_tests::pages::Client;
+use lvsmesh_tests::probe::ArpProber;
 use lvsmesh_tests::reference::{Reference, lost_outside};
+use lvsmesh_tests::{pace, scaled};
 
 /// Eight connections, all answered, by both servers.
 fn eight_of_eight(running: &Reference, when: &str) {
@@ -80,4 +81,45 @@ fn a_director_that_is_cut_off_is_replaced_and_leaves_no_second_answer() {
     settle(&client);
     let lost = lost_outside(&client.requests(), &[window]);
     assert!(lost.is_empty(), "requests were lost while nothing was wrong: {lost:#?}");
+}
+
+/// Nothing of the VIP is on any interface; the agents answer. Whoever holds, both servers serve, one of which is the other director.
+#[test]
+fn eight_of_eight_connections_are_answered_whichever_agent_answers_for_the_vip() {
+    let mut running = Reference::start();
+    running.serve_answered("0s");
+    let named = |running: &Reference, name: &'static str| {
+        running.fleet.until(&format!("{name} alone holds"), Duration::from_secs(30), |status| {
+            status.vips.iter().all(|vip| vip.holder == name && vip.also_on.is_empty())
+        });
+        assert_eq!(running.fleet.attached(), Vec::<String>::new());
+    };
+    named(&running, LVS_1.0);
+    let capture = running.fleet.lab.capture();
+    let _asking = ArpProber::start(running.fleet.client(), VIP, scaled(Duration::from_millis(20)));
+    eight_of_eight(&running, "before");
+    let (client, prober) = (running.client(), running.prober());
+    settle(&client);
+
+    let killed = running.fleet.kill(LVS_1.0);
+    let away = running.window(&prober, killed, LVS_2.0);
+    pace::note(&format!("killed: {:?} dark (profile {})", away.silence.length, pace::profile()));
+    named(&running, LVS_2.0);
+    eight_of_eight(&running, "while the dual-role node holds and the other is down");
+    running.fleet.agent_mut(LVS_1.0).start();
+    running.fleet.converged();
+    eight_of_eight(&running, "while the dual-role node holds and the other is back");
+
+    let asked = Instant::now();
+    let _moved = running.fleet.ctl.run(&["failover", "--to", LVS_1.0]).succeeded();
+    let back = running.window(&prober, asked, LVS_1.0);
+    named(&running, LVS_1.0);
+    running.all_served();
+    eight_of_eight(&running, "after");
+    settle(&client);
+    let lost = lost_outside(&client.requests(), &[away, back]);
+    assert!(lost.is_empty(), "requests were lost while nothing was wrong: {lost:#?}");
+    let answering: Vec<_> = capture.answering(VIP).into_iter().map(|(node, _)| node).collect();
+    assert_eq!(answering, [LVS_1.0, LVS_2.0, LVS_1.0], "who answers, in order");
+    assert_eq!(capture.answered_twice(VIP), []);
 }

@@ -10,16 +10,16 @@ use lvsmesh_tests::{Fleet, eventually, pace, scaled};
 use nix::sys::signal::Signal;
 
 /// A fleet that holds the VIP on the first director, and those who watch it.
-struct Watched {
-    prober: Prober,
-    capture: Capture,
+pub(super) struct Watched {
+    pub(super) prober: Prober,
+    pub(super) capture: Capture,
     _arp: ArpProber,
     _echoes: Vec<Echo>,
-    fleet: Fleet,
+    pub(super) fleet: Fleet,
 }
 
 impl Watched {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let fleet = Fleet::start();
         fleet.apply(&Document::vip_alone());
         fleet.held_by(LVS_1.0);
@@ -33,7 +33,7 @@ impl Watched {
     }
 
     /// Waits until a node answers both datagrams and ARP, after `since`.
-    fn answered_by(&self, name: &str, since: Instant) {
+    pub(super) fn answered_by(&self, name: &str, since: Instant) {
         eventually(&format!("{name} answers for the VIP"), Duration::from_secs(20), || {
             let last = self.prober.answers().pop()?;
             let arp = self.capture.answering(VIP).pop()?;
@@ -43,7 +43,7 @@ impl Watched {
 
     /// The VIP has moved from the first director to the second after a fault: it was dark for no longer than `most`, and at no time did two
     /// nodes answer for it.
-    fn moved(&self, since: Instant, most: Duration) {
+    pub(super) fn moved(&self, since: Instant, most: Duration) {
         self.answered_by(LVS_2.0, since);
         self.fleet.held_by(LVS_2.0);
         let silence =
@@ -59,7 +59,7 @@ impl Watched {
         self.alone();
     }
 
-    fn alone(&self) {
+    pub(super) fn alone(&self) {
         assert_eq!(self.capture.answered_twice(VIP), [], "two nodes answered one ARP request");
     }
 }
@@ -176,39 +176,6 @@ fn a_move_to_a_node_that_cannot_hold_is_refused() {
     assert!(run.err.contains("rs-1"), "{}", run.err);
     assert_eq!(watched.fleet.ctl.run(&["failover", "--to", "nobody"]).code, 4, "no such node");
     watched.fleet.held_by(LVS_1.0);
-}
-
-#[test]
-fn a_stopped_holder_is_replaced_although_its_kernel_answers_until_the_address_expires() {
-    let watched = Watched::start();
-    let at = Instant::now();
-    let agent = watched.fleet.agent(LVS_1.0).process();
-    agent.signal(Signal::SIGSTOP);
-    eventually("the second director holds too", Duration::from_secs(20), || {
-        watched.fleet.attached().contains(&LVS_2.0.to_owned()).then_some(())
-    });
-    watched.fleet.held_by(LVS_2.0);
-    let overlap = at.elapsed();
-    pace::note(&format!(
-        "the stopped holder's address was gone {overlap:?} after the stop; two answered {} requests",
-        watched.capture.answered_twice(VIP).len()
-    ));
-    assert!(
-        overlap < scaled(Duration::from_secs(5)),
-        "an address lives for 2 s without its agent; gone after {overlap:?}"
-    );
-    agent.signal(Signal::SIGCONT);
-    let woken = Instant::now();
-    watched.fleet.until("the woken node follows", Duration::from_secs(20), |status| {
-        status.node(LVS_1.0).is_some_and(|node| node.reachable && node.converged)
-            && status.vips.iter().all(|vip| vip.holder == LVS_2.0)
-    });
-    watched.fleet.held_by(LVS_2.0);
-    let answered = watched.capture.answered_twice(VIP);
-    assert!(
-        answered.iter().all(|(at, _)| *at < woken),
-        "a woken holder must notice before it answers: {answered:?}"
-    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use lvsmesh_tests::document::{CLIENT, Document, LVS_1, LVS_2, RS_1, VIP};
 use lvsmesh_tests::fleet::{Fleet, Options};
 use lvsmesh_tests::peers::{Instance, Keepalived};
 use lvsmesh_tests::probe::{ArpProber, Echo, Prober};
-use lvsmesh_tests::{Lab, eventually, pace, scaled};
+use lvsmesh_tests::{Lab, eventually, link, pace, scaled};
 
 const OLD_1: (&str, Ipv4Addr) = ("old-1", Ipv4Addr::new(192, 168, 3, 104));
 const OLD_2: (&str, Ipv4Addr) = ("old-2", Ipv4Addr::new(192, 168, 3, 105));
@@ -123,6 +123,29 @@ fn a_fleet_takes_the_place_of_a_running_pair_and_a_datagram_a_millisecond_counts
     let answering: Vec<_> = site.capture.answering(VIP).into_iter().map(|(node, _)| node).collect();
     assert_eq!(answering, [OLD_1.0, LVS_1.0, LVS_2.0], "who answers ARP changes twice");
     site.alone();
+}
+
+#[test]
+fn a_frozen_keepalived_keeps_its_vip_for_as_long_as_its_kernel_answers() {
+    let site = Site::start();
+    site.old[0].freeze();
+    // Its backup takes over, and both kernels answer: that is keepalived's own doing, and what the fleet does not join in.
+    site.old[1].enters("MASTER", Duration::from_secs(20));
+    site.old[1].freeze();
+    let vrrp = ", coexist: contest".to_owned();
+    site.fleet.apply(&Document { vrrp, ..Document::vip_alone() });
+    site.fleet.until("the status says who has it", Duration::from_secs(30), |status| {
+        status.complaints().contains("answers for 192.168.3.100 and does not advertise it")
+    });
+    pace::throughout("the fleet claims nothing", Duration::from_secs(5), || {
+        let attached = site.fleet.attached();
+        (!attached.is_empty()).then(|| format!("{attached:?}"))
+    });
+    for (name, _) in [OLD_1, OLD_2] {
+        assert!(site.fleet.attached().is_empty());
+        link::delete_address(&site.fleet.lab.node(name).namespace, "eth0", VIP);
+    }
+    site.answered_by(&site.fleet.holder(), Instant::now());
 }
 
 #[test]

@@ -20,13 +20,13 @@ const THERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
 
 /// Two machines with an `eth0` each, and a wire between them.
-struct Pair {
-    here: Namespace,
-    there: Namespace,
+pub(super) struct Pair {
+    pub(super) here: Namespace,
+    pub(super) there: Namespace,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let here = Namespace::new().unwrap();
         let there = Namespace::new().unwrap();
         let other_end = there.clone();
@@ -59,7 +59,7 @@ fn until_usable(name: &str) {
     });
 }
 
-fn index_of(name: &str) -> u32 {
+pub(super) fn index_of(name: &str) -> u32 {
     nix::net::if_::if_nametoindex(name).unwrap()
 }
 

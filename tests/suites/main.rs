@@ -15,6 +15,7 @@ mod listing;
 mod marks;
 mod namespace;
 mod plans;
+mod questions;
 
 use std::net::SocketAddr;
 

@@ -24,6 +24,8 @@ pub struct Document {
     pub addresses: String,
     /// VRRP version: 2 (with PASS 1111) or 3.
     pub vrrp_version: u8,
+    /// How a holder makes the VIP answer. Most tests look for the VIP on the holder's interface, where it is only with `address`.
+    pub attach: &'static str,
     /// With units.
     pub advert_interval: &'static str,
     /// More of the VIP group, behind its interface: a line of its own with four blanks before it.
@@ -45,6 +47,7 @@ impl Document {
         Self {
             addresses: VIP.to_string(),
             vrrp_version: 2,
+            attach: "address",
             advert_interval: "1s",
             vip: String::new(),
             vrrp: String::new(),
@@ -76,7 +79,8 @@ services:
     /// The whole text.
     #[must_use]
     pub fn yaml(&self) -> String {
-        let Self { addresses, vrrp_version, advert_interval, vip, vrrp, vips, fleet, rest } = self;
+        let Self { addresses, vrrp_version, attach, advert_interval, vip, vrrp, vips, fleet, rest } =
+            self;
         let auth = if *vrrp_version == 2 { ", auth: { pass: \"1111\" }" } else { "" };
         format!(
             r"fleet: {{ name: {FLEET}{fleet} }}
@@ -84,6 +88,7 @@ vips:
   - name: web
     addresses: [{addresses}]
     interface: eth0{vip}
+    attach: {attach}
     preference: [{}, {}]
     vrrp: {{ vrid: 51, version: {vrrp_version}, advert_interval: {advert_interval}, priority: 200{auth}{vrrp} }}
 {vips}{rest}",

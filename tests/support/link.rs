@@ -228,6 +228,22 @@ pub fn neighbour(namespace: &Namespace, address: impl Into<IpAddr>) -> Option<[u
     })
 }
 
+/// Has an interface take in frames for other stations too.
+pub fn promiscuous(namespace: &Namespace, interface: &str) {
+    request(namespace, "listen to everything", async |handle| {
+        let link = LinkUnspec::new_with_index(index(&handle, interface).await?);
+        handle.link().set(link.promiscuous(true).build()).execute().await
+    });
+}
+
+/// Gives an interface another hardware address.
+pub fn set_mac(namespace: &Namespace, interface: &str, mac: [u8; 6]) {
+    request(namespace, "set a hardware address", async |handle| {
+        let link = LinkUnspec::new_with_index(index(&handle, interface).await?);
+        handle.link().set(link.address(mac.to_vec()).build()).execute().await
+    });
+}
+
 /// The hardware address of `eth0`.
 #[must_use]
 pub fn mac(namespace: &Namespace) -> [u8; 6] {

@@ -64,18 +64,28 @@ impl Reference {
         self.all_ready()
     }
 
-    /// Waits until both servers get traffic and one node alone holds the VIP.
+    /// The same, with a VIP that is on no interface, and for which the holder's agent answers.
+    pub fn serve_answered(&self, persistence: &str) -> Status {
+        self.fleet.apply(&Document { attach: "responder", ..Document::reference(persistence) });
+        self.all_served()
+    }
+
+    /// Waits until both servers get traffic and one node alone has the VIP on its interface.
     pub fn all_ready(&self) -> Status {
-        let status =
-            self.fleet.until("both servers get traffic", Duration::from_secs(60), |status| {
-                let serving =
-                    status.services.iter().all(|service| service.ready == 2 && service.total == 2);
-                let held =
-                    status.vips.iter().all(|vip| !vip.holder.is_empty() && vip.also_on.is_empty());
-                !status.services.is_empty() && serving && held
-            });
+        let status = self.all_served();
         self.fleet.holder();
         status
+    }
+
+    /// Waits until both servers get traffic and one node alone is said to hold the VIP.
+    pub fn all_served(&self) -> Status {
+        self.fleet.until("both servers get traffic", Duration::from_secs(60), |status| {
+            let serving =
+                status.services.iter().all(|service| service.ready == 2 && service.total == 2);
+            let held =
+                status.vips.iter().all(|vip| !vip.holder.is_empty() && vip.also_on.is_empty());
+            !status.services.is_empty() && serving && held
+        })
     }
 
     /// Asks for the page once from the client.

@@ -1,11 +1,14 @@
 //! What the agent tells its guard: one line a change, text, so that `strace` shows it.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::time::Duration;
 
-use lvsmesh_core::model::Protocol;
+use lvsmesh_core::model::{NodeId, Protocol};
 use lvsmesh_core::plan::ServiceKey;
+
+use crate::lease::LeaseKey;
 
 /// A VIP address on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,13 +19,59 @@ pub struct Vip {
     pub address: IpAddr,
 }
 
+/// What it takes to speak for this node to the voters: to release, which is all that a guard ever says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// This node.
+    pub own: NodeId,
+    /// The fleet's name.
+    pub fleet: String,
+    /// The fleet's key.
+    pub key: LeaseKey,
+    /// A holder that stands still for so long has lost its lease: L, at least 1 ms, in whole milliseconds.
+    pub lease: Duration,
+    /// The guard may have real-time priority, as the lease thread has.
+    pub realtime: bool,
+}
+
+/// The last advert of a VIP group: "I give up", to one of those who get its adverts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Goodbye {
+    /// Name of the group.
+    pub group: String,
+    /// Name of its interface.
+    pub interface: String,
+    /// Index of its interface.
+    pub ifindex: u32,
+    /// Whose address it comes from.
+    pub source: IpAddr,
+    /// The router that it goes to; `None`: every router on the segment.
+    pub to: Option<IpAddr>,
+    /// The VRRP message.
+    pub advert: Vec<u8>,
+}
+
 /// One line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
+    /// The agent's process number: the guard's parent.
+    Agent(u32),
+    /// How to speak for this node. The key is in the pipe, and in the memory of two processes, and nowhere else.
+    Lease(Credentials),
+    /// A voter's lease socket is there.
+    Peer(SocketAddr),
+    /// It is no longer.
+    Unpeer(SocketAddr),
+    /// The agent holds from here on: look whether it stands still.
+    Watch,
     /// From here on this address may be in the kernel.
     Hold(Vip),
     /// It is no longer.
     Drop(Vip),
+    /// From here on this group is announced there, and is to be taken back like this.
+    Goodbye(Goodbye),
+    /// It is not announced any more, anywhere.
+    Quiet(String),
     /// From here on this service of a VIP that is held may be in the kernel.
     Serve(ServiceKey),
     /// It is no longer, or it may stay after the agent's death.
@@ -34,6 +83,25 @@ pub enum Line {
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Agent(pid) => write!(f, "agent {pid}"),
+            Self::Lease(Credentials { own, fleet, key, lease, realtime }) => {
+                let (realtime, lease) = (u8::from(*realtime), lease.as_millis());
+                write!(f, "lease {} {lease} {realtime} {} ", own.0, key.id)?;
+                hex(f, &key.secret)?;
+                write!(f, " {fleet}")
+            }
+            Self::Peer(address) => write!(f, "peer {address}"),
+            Self::Unpeer(address) => write!(f, "unpeer {address}"),
+            Self::Watch => f.write_str("watch"),
+            Self::Goodbye(Goodbye { group, interface, ifindex, source, to, advert }) => {
+                write!(f, "goodbye {group} {interface} {ifindex} {source} ")?;
+                match to {
+                    Some(router) => write!(f, "{router} ")?,
+                    None => f.write_str("all ")?,
+                }
+                hex(f, advert)
+            }
+            Self::Quiet(group) => write!(f, "quiet {group}"),
             Self::Hold(Vip { ifindex, address }) => write!(f, "hold {ifindex} {address}"),
             Self::Drop(Vip { ifindex, address }) => write!(f, "drop {ifindex} {address}"),
             Self::Serve(key) => {
@@ -47,6 +115,22 @@ impl fmt::Display for Line {
             Self::Done => f.write_str("done"),
         }
     }
+}
+
+fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+fn unhex(text: &str) -> Result<Vec<u8>, Unreadable> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if pairs.is_empty() || !rest.is_empty() {
+        return Err(Unreadable);
+    }
+    let digit = |digit: u8| char::from(digit).to_digit(16).ok_or(Unreadable);
+    let byte = |[high, low]: &[u8; 2]| -> Result<u8, Unreadable> {
+        u8::try_from(digit(*high)? << 4 | digit(*low)?).map_err(|_| Unreadable)
+    };
+    pairs.iter().map(byte).collect()
 }
 
 fn service(f: &mut fmt::Formatter<'_>, key: &ServiceKey) -> fmt::Result {
@@ -68,6 +152,13 @@ impl FromStr for Line {
     fn from_str(text: &str) -> Result<Self, Unreadable> {
         let mut words = text.split(' ');
         let line = match words.next() {
+            Some("agent") => Self::Agent(word(&mut words)?),
+            Some("lease") => Self::Lease(credentials(&mut words)?),
+            Some("peer") => Self::Peer(word(&mut words)?),
+            Some("unpeer") => Self::Unpeer(word(&mut words)?),
+            Some("watch") => Self::Watch,
+            Some("goodbye") => Self::Goodbye(goodbye(&mut words)?),
+            Some("quiet") => Self::Quiet(name(&mut words)?),
             Some("hold") => Self::Hold(vip(&mut words)?),
             Some("drop") => Self::Drop(vip(&mut words)?),
             Some("serve") => Self::Serve(key(&mut words)?),
@@ -81,6 +172,41 @@ impl FromStr for Line {
 
 fn vip<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Vip, Unreadable> {
     Ok(Vip { ifindex: word(words)?, address: word(words)? })
+}
+
+fn credentials<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Credentials, Unreadable> {
+    let own = NodeId(word(words)?);
+    let lease = Duration::from_millis(word(words)?);
+    let realtime = match words.next() {
+        Some("0") => false,
+        Some("1") => true,
+        _ => return Err(Unreadable),
+    };
+    let id = word(words)?;
+    let secret = unhex(words.next().ok_or(Unreadable)?)?.try_into().map_err(|_| Unreadable)?;
+    let fleet = name(words)?;
+    if lease.is_zero() {
+        return Err(Unreadable);
+    }
+    Ok(Credentials { own, fleet, key: LeaseKey { id, secret }, lease, realtime })
+}
+
+fn goodbye<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Goodbye, Unreadable> {
+    Ok(Goodbye {
+        group: name(words)?,
+        interface: name(words)?,
+        ifindex: word(words)?,
+        source: word(words)?,
+        to: match words.next() {
+            Some("all") => None,
+            router => Some(router.and_then(|text| text.parse().ok()).ok_or(Unreadable)?),
+        },
+        advert: unhex(words.next().ok_or(Unreadable)?)?,
+    })
+}
+
+fn name<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<String, Unreadable> {
+    words.next().filter(|name| !name.is_empty()).map(str::to_owned).ok_or(Unreadable)
 }
 
 fn key<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<ServiceKey, Unreadable> {
@@ -117,7 +243,38 @@ mod tests {
             address: address.parse().unwrap(),
             port,
         };
+        let credentials = Credentials {
+            own: NodeId(2),
+            fleet: "blue".into(),
+            key: LeaseKey { id: 7, secret: [0x0a; 32] },
+            lease: Duration::from_millis(170),
+            realtime: true,
+        };
+        let goodbye = Goodbye {
+            group: "web".into(),
+            interface: "eth0.5".into(),
+            ifindex: 3,
+            source: "fe80::1".parse().unwrap(),
+            to: None,
+            advert: vec![0x31, 0xff, 0],
+        };
+        let to_one = Goodbye {
+            group: "mail".into(),
+            source: "192.0.2.1".parse().unwrap(),
+            to: Some("192.0.2.9".parse().unwrap()),
+            ..goodbye.clone()
+        };
+        const LEASE: &str =
+            "lease 2 170 1 7 0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a blue";
         vec![
+            ("agent 4711", Line::Agent(4711)),
+            (LEASE, Line::Lease(credentials)),
+            ("peer 192.168.3.102:7401", Line::Peer("192.168.3.102:7401".parse().unwrap())),
+            ("unpeer [2001:db8::2]:7401", Line::Unpeer("[2001:db8::2]:7401".parse().unwrap())),
+            ("watch", Line::Watch),
+            ("goodbye web eth0.5 3 fe80::1 all 31ff00", Line::Goodbye(goodbye)),
+            ("goodbye mail eth0.5 3 192.0.2.1 192.0.2.9 31ff00", Line::Goodbye(to_one)),
+            ("quiet web", Line::Quiet("web".into())),
             ("hold 3 192.168.3.100", Line::Hold(v4)),
             ("drop 3 192.168.3.100", Line::Drop(v4)),
             ("hold 3 2001:db8::100", Line::Hold(v6)),
@@ -141,10 +298,10 @@ mod tests {
 
     #[test]
     fn a_cut_or_a_longer_line_is_none() {
-        for (text, line) in lines() {
+        for (text, _) in lines() {
             let longer = format!("{text} 1");
             assert_eq!(longer.parse::<Line>(), Err(Unreadable), "{longer}");
-            if line != Line::Done {
+            if text.contains(' ') {
                 let cut = text.rsplit_once(' ').unwrap().0;
                 assert_eq!(cut.parse::<Line>(), Err(Unreadable), "{cut}");
             }

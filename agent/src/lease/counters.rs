@@ -21,6 +21,8 @@ pub struct Counters {
     pub adverts_sent: Counter,
     /// Gratuitous ARP frames and unsolicited neighbour advertisements sent.
     pub garps_sent: Counter,
+    /// ARP requests and neighbour solicitations answered.
+    pub answers_sent: Counter,
     /// Adverts heard from routers that are not members.
     pub foreign_adverts: Counter,
     odd_adverts: [Counter; Reason::ALL.len()],
@@ -32,6 +34,10 @@ pub struct Counters {
     pub claims: Counter,
     /// Releases.
     pub releases: Counter,
+    /// Promises to others that ended early because the holder, or its guard, said that it had stopped.
+    pub promises_voided: Counter,
+    /// Those of them of which a guard said so.
+    pub promises_voided_by_guards: Counter,
     /// Emissions that the lease clock forbade at the last moment.
     pub withheld: Counter,
     /// Emissions that the kernel refused.

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::clock::Clock;
 use super::counters::Counters;
 use super::heard::{Oddities, Reason};
+use super::responder::Responder;
 use super::schedule::Schedule;
 use super::segment::{Segment, Sighting, resolve};
 use super::{Foreign, Outlook};
@@ -26,6 +27,9 @@ const LONGEST: usize = 8 + 255 * 16;
 
 /// Adverts that are read at one go, so that a flood of them cannot keep the thread from its own.
 const AT_ONCE: usize = 32;
+
+/// Questions that are looked at in one go, for the same reason.
+const ANSWERS_AT_ONCE: usize = 32;
 
 /// What a group needs to act.
 pub(super) struct Tools<'a> {
@@ -113,9 +117,13 @@ impl Group {
     }
 
     /// The fleet's directors, or their addresses, are others.
-    pub(super) fn address(&mut self, directors: &[BTreeSet<IpAddr>]) {
-        if let Ok(segment) = &mut self.segment {
-            segment.address(&self.vip, directors);
+    pub(super) fn address(&mut self, directors: &[BTreeSet<IpAddr>], guard: Option<&Guard>) {
+        let Ok(segment) = &mut self.segment else { return };
+        segment.address(&self.vip, directors);
+        if self.schedule.is_some()
+            && let Some(guard) = guard
+        {
+            guard.announced(&self.vip.name, segment.farewell(&self.vip));
         }
     }
 
@@ -134,7 +142,10 @@ impl Group {
     }
 
     pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.segment.iter().flat_map(Segment::sockets)
+        let segment = self.segment.as_ref().ok();
+        let responder = segment.filter(|_| self.is_attached()).and_then(|s| s.responder.as_ref());
+        let questions = responder.into_iter().flat_map(Responder::sockets);
+        segment.into_iter().flat_map(Segment::sockets).chain(questions)
     }
 
     pub(super) fn is_attached(&self) -> bool {
@@ -198,6 +209,7 @@ impl Group {
         let due = schedule.take(tools.clock.now(), self.announcing.is_some());
         let mut trouble = None;
         if due.refresh {
+            // Never due where the agent answers.
             for address in &mut segment.addresses {
                 if !tools.may_emit() {
                     return;
@@ -228,10 +240,7 @@ impl Group {
             return;
         }
         if let Some(trouble) = &trouble {
-            tools.counters.emission_errors.add();
-            if self.trouble.as_ref() != Some(trouble) {
-                tracing::error!(vip = %self.vip.name, interface = %self.vip.interface, error = %trouble, "a holder's emission failed");
-            }
+            self.complain(trouble, tools);
         }
         self.trouble = trouble;
     }
@@ -261,6 +270,42 @@ impl Group {
             self.announcing = Some((index + 1, now));
         }
         trouble
+    }
+
+    /// Counts a failure, and logs it unless it is the one before over again.
+    fn complain(&self, trouble: &str, tools: &Tools<'_>) {
+        tools.counters.emission_errors.add();
+        if self.trouble.as_deref() != Some(trouble) {
+            tracing::error!(vip = %self.vip.name, interface = %self.vip.interface, error = %trouble, "a holder's emission failed");
+        }
+    }
+
+    /// Answers who asks for the VIPs, each under the lease. What is still to be read then is read in the next turn.
+    pub(super) fn answer(&mut self, tools: &mut Tools<'_>) {
+        let (true, Ok(segment)) = (self.is_attached(), &self.segment) else { return };
+        let Some(responder) = &segment.responder else { return };
+        let mut budget = ANSWERS_AT_ONCE;
+        let mut trouble = None;
+        while budget > 0 {
+            let sent = match responder.next(&mut budget) {
+                Ok(None) => break,
+                Ok(Some(answer)) => {
+                    if !tools.may_emit() {
+                        return;
+                    }
+                    responder.send(&answer)
+                }
+                Err(error) => Err(error),
+            };
+            match sent {
+                Ok(()) => tools.counters.answers_sent.add(),
+                Err(error) => trouble = Some(format!("answering for the VIPs: {error}")),
+            }
+        }
+        if let Some(trouble) = trouble {
+            self.complain(&trouble, tools);
+            self.trouble = Some(trouble);
+        }
     }
 
     /// Reads what was heard. Says whether the picture of foreign masters may have changed.
@@ -408,20 +453,45 @@ impl Group {
 
     fn attach(&mut self, tools: &mut Tools<'_>) {
         let Ok(segment) = &self.segment else { return };
-        // Before the kernel has them.
+        // Before the kernel has them, and before it is said.
         if let Some(guard) = tools.guard {
             guard.hold(segment.held());
+            guard.announced(&self.vip.name, segment.farewell(&self.vip));
         }
+        let now = tools.clock.now();
         let (interval, garp) = (self.vip.vrrp.advert_interval, self.vip.garp);
-        self.schedule = Some(Schedule::new(tools.clock.now(), interval, garp));
+        let refreshing = segment.responder.is_none();
+        self.schedule = Some(Schedule::new(now, interval, garp, refreshing));
+        if let Some(responder) = &segment.responder
+            && let Err(error) = responder.listen()
+        {
+            let trouble = format!("listening for questions: {error}");
+            self.complain(&trouble, tools);
+            self.trouble = Some(trouble);
+        }
         self.emit(tools);
     }
 
     fn detach(&mut self, tools: &mut Tools<'_>) {
         self.announcing = None;
-        if self.schedule.take().is_some() {
-            self.clear(tools);
+        if self.schedule.take().is_none() {
+            return;
         }
+        if let Some(guard) = tools.guard {
+            guard.quiet(&self.vip.name);
+        }
+        let responder = self.segment.as_ref().ok().and_then(|segment| segment.responder.as_ref());
+        let Some(responder) = responder else { return self.clear(tools) };
+        // Nobody is answered any more, whatever becomes of this: an unclaimed group looks at no question.
+        if let Err(error) = responder.ignore() {
+            tracing::debug!(vip = %self.vip.name, %error, "questions for the VIPs are still queued");
+        }
+        let vips = &self.vip.addresses;
+        tools.outlook.send_if_modified(|outlook| {
+            let before = outlook.answering.len();
+            outlook.answering.retain(|address| !vips.contains(address));
+            outlook.answering.len() != before
+        });
     }
 
     /// Takes the group's addresses off its interface, whoever put them there.
@@ -467,6 +537,7 @@ impl Group {
             }
             if let Some(guard) = tools.guard {
                 guard.drop(gone);
+                guard.quiet(&old.vip.name);
             }
             old.schedule = None;
         }
@@ -489,7 +560,9 @@ impl Group {
             });
         }
         if self.is_attached() {
-            outlook.attached.extend(&self.vip.addresses);
+            let by_agent = self.segment.as_ref().is_ok_and(|segment| segment.responder.is_some());
+            let which = if by_agent { &mut outlook.answering } else { &mut outlook.attached };
+            which.extend(&self.vip.addresses);
         }
     }
 

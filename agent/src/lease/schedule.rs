@@ -47,25 +47,28 @@ pub(super) struct Schedule {
     announce_at: Mono,
     advert_interval: Duration,
     garp: Garp,
+    /// There is an address on the interface, whose lifetime has to be renewed.
+    refreshing: bool,
 }
 
 impl Schedule {
     /// A claim at `now`: everything is due.
-    pub(super) fn new(now: Mono, advert_interval: Duration, garp: Garp) -> Self {
+    pub(super) fn new(now: Mono, advert_interval: Duration, garp: Garp, refreshing: bool) -> Self {
         Self {
             origin: now,
             announced: 0,
-            refresh_at: now,
+            refresh_at: if refreshing { now } else { Mono(u64::MAX) },
             advert_at: now,
             announce_at: now,
             advert_interval,
             garp,
+            refreshing,
         }
     }
 
     /// Everything is due again, and the announcements start over: somebody else was heard, or the address or the link was gone.
     pub(super) fn reassert(&mut self, now: Mono) {
-        *self = Self::new(now, self.advert_interval, self.garp);
+        *self = Self::new(now, self.advert_interval, self.garp, self.refreshing);
     }
 
     /// The next moment at which something is due. `announcing`: an announcement is under way, and the next one waits for its end.
@@ -128,12 +131,12 @@ mod tests {
     }
 
     fn new() -> Schedule {
-        Schedule::new(T0, Duration::from_secs(1), Garp::default())
+        Schedule::new(T0, Duration::from_secs(1), Garp::default(), true)
     }
 
     /// Runs a schedule at its own deadlines, and lists the milliseconds at which `which` was due.
     fn run(until: u64, garp: Garp, which: fn(Due) -> bool) -> Vec<u64> {
-        let mut schedule = Schedule::new(T0, Duration::from_secs(1), garp);
+        let mut schedule = Schedule::new(T0, Duration::from_secs(1), garp, true);
         let mut moments = vec![];
         loop {
             let now = schedule.deadline(false);
@@ -161,6 +164,17 @@ mod tests {
             Due { refresh: true, advert: true, announcement: true }
         );
         assert_eq!(schedule.take(T0, false), Due::default());
+    }
+
+    #[test]
+    fn what_is_on_no_interface_is_not_refreshed() {
+        let mut schedule = Schedule::new(T0, Duration::from_secs(1), Garp::default(), false);
+        let due = Due { refresh: false, advert: true, announcement: true };
+        assert_eq!(schedule.take(T0, false), due);
+        schedule.reassert(at(10));
+        assert_eq!(schedule.take(at(10), false), due);
+        assert!(!schedule.take(at(100_000), false).refresh);
+        assert!(schedule.deadline(false) < Mono(u64::MAX));
     }
 
     #[test]

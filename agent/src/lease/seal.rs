@@ -34,13 +34,13 @@ pub(super) enum Refusal {
 
 /// Writes and reads datagrams. The keyed state is computed once.
 #[derive(Clone)]
-pub(super) struct Seal {
+pub(crate) struct Seal {
     header: Header,
     keyed: Hmac<Sha256>,
 }
 
 impl Seal {
-    pub(super) fn new(fleet: &str, sender: NodeId, incarnation: u64, key: &LeaseKey) -> Self {
+    pub(crate) fn new(fleet: &str, sender: NodeId, incarnation: u64, key: &LeaseKey) -> Self {
         Self {
             header: Header { fleet: wire::fleet_hash(fleet), key: key.id, sender, incarnation },
             keyed: Hmac::new_from_slice(&key.secret).expect("HMAC takes keys of any length"),
@@ -48,7 +48,7 @@ impl Seal {
     }
 
     /// Writes a datagram and returns its length.
-    pub(super) fn write(&self, message: &Message, buffer: &mut [u8; MAX_LEN]) -> usize {
+    pub(crate) fn write(&self, message: &Message, buffer: &mut [u8; MAX_LEN]) -> usize {
         let length = wire::encode(&self.header, message, buffer);
         let covered = length - AUTHENTICATOR_LEN;
         let mut code = self.keyed.clone();

@@ -18,6 +18,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::SockaddrStorage;
 
+use super::responder::Responder;
 use super::schedule::LIFETIME;
 use crate::guard;
 
@@ -115,7 +116,10 @@ struct Letter {
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) interface: Interface,
+    /// To be put on the interface, unless there is a [`responder`](Self::responder); to be taken off it in any case.
     pub(super) addresses: Vec<PreparedAddress>,
+    /// Answers for the addresses instead of the kernel.
+    pub(super) responder: Option<Responder>,
     letters: Vec<Letter>,
     frames: FrameSender,
     link: LinkTarget,
@@ -160,9 +164,11 @@ impl Segment {
             .then(|| FrameListener::neighbours(interface.index, &v6))
             .transpose()
             .map_err(|error| failed(&error))?;
+        let responder = Responder::open(vip, &interface).map_err(|error| failed(&error))?;
         let prepare = |vip: &IpAddr| PreparedAddress::new(interface.index, *vip, LIFETIME);
         let mut segment = Self {
             addresses: vip.addresses.iter().map(prepare).collect(),
+            responder,
             letters: Vec::new(),
             interface,
             frames,
@@ -199,17 +205,31 @@ impl Segment {
         self.letters.is_empty()
     }
 
-    /// What the guard has to know.
+    /// What a claim puts on the interface; the guard has to know of it.
     pub(super) fn held(&self) -> impl Iterator<Item = guard::Vip> {
-        self.addresses
+        let attached = if self.responder.is_none() { self.addresses.as_slice() } else { &[] };
+        attached
             .iter()
             .map(|prepared| guard::Vip { ifindex: prepared.ifindex(), address: prepared.address() })
     }
 
-    /// The sockets to wait for.
+    /// The sockets to wait for, whether the group is claimed or not.
     pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let neighbours = self.neighbours.as_ref().map(AsFd::as_fd);
         [self.vrrp.as_fd(), self.arp.as_fd()].into_iter().chain(neighbours)
+    }
+
+    /// What the guard has to say if this process cannot, to each of those who get adverts.
+    pub(super) fn farewell(&self, vip: &Vip) -> Vec<guard::Goodbye> {
+        let goodbye = |letter: &Letter| guard::Goodbye {
+            group: vip.name.clone(),
+            interface: vip.interface.clone(),
+            ifindex: self.interface.index,
+            source: self.interface.source,
+            to: letter.to,
+            advert: letter.goodbye.clone(),
+        };
+        self.letters.iter().map(goodbye).collect()
     }
 
     /// One gratuitous ARP frame or neighbour advertisement for the address at `index`, with the hardware address that the interface has now.

@@ -1,12 +1,14 @@
 //! The thread on a real segment: a holder in one network namespace, a witness in another, a cable between them.
 
+mod responder;
+
 use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use lvsmesh_core::arp::{Packet, gratuitous};
+use lvsmesh_core::arp::{BROADCAST, Operation, Packet, gratuitous};
 use lvsmesh_core::lease::{GateRequest, Profile, RaftView, Standing};
-use lvsmesh_core::model::{Coexist, Garp};
+use lvsmesh_core::model::{Coexist, Garp, Peers};
 use lvsmesh_core::vrrp::{Advert, GROUP};
 use lvsmesh_kernel::raw::{FrameListener, FrameSender, LinkTarget, VrrpSocket};
 use nix::net::if_::if_nametoindex;
@@ -39,6 +41,8 @@ enum Seen {
     },
     /// Somebody asks for the VIP, who has no address.
     Question,
+    /// To a question for the VIP.
+    Answer,
     Advert {
         priority: u8,
     },
@@ -59,6 +63,8 @@ enum Say {
     Keep(Option<u8>),
     /// Announce the VIP as its own, without having it.
     Announce,
+    /// Ask by ARP who has the VIP.
+    Ask,
 }
 
 impl Neighbour {
@@ -145,10 +151,21 @@ fn watch_cable(arp: &FrameListener, vrrp: &VrrpSocket, seen: &Sender<Seen>, said
             advertise(priority);
         }
         match said.recv_timeout(Duration::from_millis(5)) {
-            Ok(Say::Announce) => {
+            Ok(said @ (Say::Announce | Say::Ask)) => {
                 let index = if_nametoindex("eth0").unwrap();
                 let target = LinkTarget::new(index).unwrap();
-                let frame = gratuitous(THIEF, [192, 168, 3, 100].into());
+                let vip = [192, 168, 3, 100].into();
+                let question = Packet {
+                    operation: Operation::Request,
+                    sender_mac: [0x02, 0, 0, 0, 0, 3],
+                    sender: own,
+                    target_mac: [0; 6],
+                    target: vip,
+                };
+                let frame = match said {
+                    Say::Ask => question.encode(BROADCAST),
+                    _ => gratuitous(THIEF, vip),
+                };
                 FrameSender::open().unwrap().send(&target, &frame).unwrap();
             }
             Ok(Say::Keep(priority)) => kept = priority,
@@ -159,7 +176,9 @@ fn watch_cable(arp: &FrameListener, vrrp: &VrrpSocket, seen: &Sender<Seen>, said
         while let Ok(Some(frame)) = arp.receive(&mut buffer) {
             let packet = Packet::decode(frame).unwrap();
             let [.., vip] = packet.target.octets();
-            if packet.is_gratuitous() && vip >= 100 {
+            if packet.operation == Operation::Reply && IpAddr::V4(packet.sender) == ip(100) {
+                let _ = seen.send(Seen::Answer);
+            } else if packet.is_gratuitous() && vip >= 100 {
                 let _ = seen.send(Seen::Announcement { vip, mac: packet.sender_mac });
             } else if packet.sender.is_unspecified() && vip == 100 {
                 let _ = seen.send(Seen::Question);
@@ -408,6 +427,25 @@ fn a_lower_foreign_master_is_contested_by_adverts_before_anything_is_claimed() {
     neighbour.announced(|vip, _| vip == 100);
     wait_until("the VIP comes", attached);
     holder.stop();
+}
+
+#[test]
+fn adverts_by_unicast_go_to_directors_as_they_come_and_to_nobody_without() {
+    let neighbour = Neighbour::new();
+    let holder = Holder::start();
+    let mut group = vip();
+    group.vrrp.peers = Peers::Unicast(vec![]);
+    holder.elect_for(group);
+    wait_until("the VIP comes", attached);
+    wait_until("it is said that nobody hears it", || {
+        holder.handle.outlook.borrow().faults.iter().any(|fault| fault.contains("go to nobody"))
+    });
+    while neighbour.seen.try_recv().is_ok() {}
+    holder.handle.inputs.order(Order::Directors(vec![[ip(3)].into()]));
+    neighbour.until(Seen::Advert { priority: 200 });
+    assert_eq!(holder.handle.outlook.borrow().faults, Vec::<String>::new());
+    holder.stop();
+    neighbour.until(Seen::Advert { priority: 0 });
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::sync::mpsc::TryRecvError;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lvsmesh_core::lease::wire::MAX_LEN;
+use lvsmesh_core::lease::wire::{MAX_LEN, Speaker};
 use lvsmesh_core::lease::{Effect, Effects, Input, Lease, LeaseConfig, Loss, Message, Timing};
 use lvsmesh_core::model::{NodeId, Vip};
 use lvsmesh_core::time::{Mono, nanos};
@@ -29,7 +29,7 @@ use super::{
     Counters, LeaseHandle, LeaseReceiver, LeaseStartError, LeaseThreadConfig, Order, Outlook,
     Tenure,
 };
-use crate::guard::Guard;
+use crate::guard::{Credentials, Guard, Page};
 use crate::raft::{RaftHandle, Verdict};
 
 /// Datagrams that are read at one go, so that a flood of them cannot keep the thread from what is due.
@@ -95,6 +95,7 @@ struct Thread {
     counters: Arc<Counters>,
     record: PromiseRecord,
     peers: BTreeMap<NodeId, SocketAddr>,
+    voters: BTreeSet<NodeId>,
     members: BTreeSet<IpAddr>,
     /// The addresses of each other director.
     directors: Vec<BTreeSet<IpAddr>>,
@@ -103,6 +104,8 @@ struct Thread {
     announced: BTreeMap<u32, Mono>,
     routes: RouteSocket,
     guard: Option<Guard>,
+    /// Where the guard sees that this thread is alive, and what there is to relinquish if it is not.
+    page: Option<Page>,
     /// Claimed, and not released.
     holding: bool,
     /// An earlier run may have left VIPs.
@@ -148,6 +151,15 @@ impl Thread {
         }
         // For people who read packets; no decision depends on it.
         let incarnation = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanos);
+        if let Some(guard) = &config.guard {
+            guard.empower(Credentials {
+                own: config.own,
+                fleet: config.fleet.clone(),
+                key: config.key.clone(),
+                lease: config.timing.lease,
+                realtime: config.realtime,
+            });
+        }
         Ok(Self {
             lease: Lease::new(
                 LeaseConfig::new(config.own, config.timing, config.term),
@@ -166,6 +178,8 @@ impl Thread {
             counters: Arc::new(Counters::default()),
             record,
             peers: BTreeMap::new(),
+            voters: BTreeSet::new(),
+            page: config.guard.as_ref().map(Guard::page),
             members: BTreeSet::new(),
             directors: vec![],
             groups: vec![],
@@ -191,6 +205,9 @@ impl Thread {
 
     /// Takes in everything there is, then does everything that is due.
     fn turn(&mut self) {
+        if let Some(page) = self.page {
+            page.turn();
+        }
         if self.clock.jumped() {
             tracing::warn!("the machine was suspended; giving up the lease");
             self.step(Input::Suspended);
@@ -210,6 +227,8 @@ impl Thread {
         self.receive();
         self.step(Input::Timer);
         self.listen();
+        // After everything that could say that another holds by now.
+        self.with_groups(Group::answer);
         self.look();
         self.wake();
         self.finish();
@@ -217,13 +236,22 @@ impl Thread {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Input(input) => self.step(input),
+            Order::Input(input) => {
+                if let Input::Voters(voters) = &input {
+                    self.voters.clone_from(voters);
+                    self.introduce_voters();
+                }
+                self.step(input);
+            }
             Order::Vips(vips) => self.replace(vips),
-            Order::Peers(peers) => self.peers = peers,
+            Order::Peers(peers) => {
+                self.peers = peers;
+                self.introduce_voters();
+            }
             Order::Members(members) => self.members = members,
             Order::Directors(directors) => {
                 for group in &mut self.groups {
-                    group.address(&directors);
+                    group.address(&directors, self.guard.as_ref());
                 }
                 self.directors = directors;
                 self.publish();
@@ -244,6 +272,13 @@ impl Thread {
         }
     }
 
+    /// Tells the guard whom it would have to tell.
+    fn introduce_voters(&self) {
+        let Some(guard) = &self.guard else { return };
+        let voters = self.peers.iter().filter(|(id, _)| self.voters.contains(id));
+        guard.peers(voters.map(|(_, address)| *address).collect());
+    }
+
     fn receive(&mut self) {
         let mut buffer = [0; MAX_LEN + 1];
         for _ in 0..AT_ONCE {
@@ -256,11 +291,34 @@ impl Thread {
             match self.seal.read(&buffer[..length]) {
                 Ok((from, message)) => {
                     self.counters.datagrams_received.add();
+                    let promised = self.promised_to(from);
                     self.step(Input::Datagram { from, message });
+                    if promised && let Message::Relinquish { term, by, .. } = message {
+                        self.freed(from, term, by);
+                    }
                 }
                 Err(Refusal::Stranger) => self.counters.auth_failures.add(),
                 Err(Refusal::Malformed) => self.counters.malformed.add(),
             }
+        }
+    }
+
+    /// Whether a promise to that node runs.
+    fn promised_to(&self, node: NodeId) -> bool {
+        let now = self.clock.now();
+        self.lease.promise().is_some_and(|promise| promise.to == node && promise.until > now)
+    }
+
+    /// Takes note of a holder, or its guard, that has freed this voter before its promise ended.
+    fn freed(&self, from: NodeId, term: u64, by: Speaker) {
+        if self.promised_to(from) {
+            return;
+        }
+        let guards = by == Speaker::Guard;
+        tracing::info!(holder = %from, term, by_its_guard = guards, "a promise is void: its holder has stopped");
+        self.counters.promises_voided.add();
+        if guards {
+            self.counters.promises_voided_by_guards.add();
         }
     }
 
@@ -271,6 +329,11 @@ impl Thread {
         let mut effects = std::mem::take(&mut self.effects);
         self.lease.step(now, input, &mut effects);
         self.counters.lease_until.set(self.lease.lease_until());
+        if let Some(page) = self.page {
+            // Before a HOLD of this step is sent.
+            let status = self.lease.status(now);
+            page.set_tenure(status.phase.map(|_| (status.epoch, status.last_seq)));
+        }
         // A lease that this step gave up binds until its addresses are gone, which is below.
         let bound = self.keep_bound(bound_before, self.holding);
         for effect in &effects {
@@ -334,7 +397,7 @@ impl Thread {
         if bound {
             self.keep_bound(Mono(0), true);
         }
-        self.holding = true;
+        self.set_holding(true);
         self.counters.claims.add();
         self.with_groups(Group::acquired);
         self.tenure.send_replace(Tenure::Holding { epoch });
@@ -342,11 +405,21 @@ impl Thread {
         tracing::info!(epoch, groups = self.groups.len(), "holding");
     }
 
+    fn set_holding(&mut self, holding: bool) {
+        self.holding = holding;
+        if let Some(page) = self.page {
+            page.set_holding(holding);
+        }
+        if let (true, Some(guard)) = (holding, &self.guard) {
+            guard.watch();
+        }
+    }
+
     fn let_go(&mut self, goodbye: bool) {
         if self.holding {
             self.counters.releases.add();
             self.with_groups(|group, tools| group.lost(goodbye, tools));
-            self.holding = false;
+            self.set_holding(false);
             self.keep_bound(Mono(0), false);
         }
         // Last: on a dual-role node the table goes when this is seen, and the VIP must have gone before it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lvsmesh_core::model::{Member, NodeId, Vip};
 use lvsmesh_core::placement::{Change, NodePlan, Placer, needs_table};
-use lvsmesh_core::plan::address::real_server_fault;
+use lvsmesh_core::plan::address::{director_fault, real_server_fault};
 use lvsmesh_core::plan::hashed::digest;
 use lvsmesh_core::plan::{Action, Extent, Observed, Op, Owned, Plan, ServiceKey, diff_within};
 use lvsmesh_kernel::{Kernel, KernelError, Scope, ipvs_missing};
@@ -292,6 +292,7 @@ impl<K: Kernel> Rounds<K> {
         report.warnings.extend(ipvs.clone());
         report.ineligible = if member.is_director() {
             ipvs.or_else(|| plan.vips.iter().find_map(|vip| interface_fault(vip, links)))
+                .or_else(|| director_fault(&observed, &plan.director))
         } else {
             Some("this node is no director".to_owned())
         };

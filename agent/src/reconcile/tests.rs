@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lvsmesh_core::model::{NodeId, Protocol, Scheduler};
+use lvsmesh_core::model::{Attach, Document, NodeId, Protocol, Scheduler};
 use lvsmesh_core::plan::{Address, Owned, ServiceSpec, Sysctl, VirtualService};
 use lvsmesh_kernel::Errno;
 use lvsmesh_kernel::fake::{FakeKernel, FakeState};
@@ -370,10 +370,14 @@ struct Loop {
 
 impl Loop {
     fn start(own: NodeId) -> Self {
+        Self::with(own, document())
+    }
+
+    fn with(own: NodeId, document: Document) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let kernel = FakeKernel::new(&["eth0"]);
         let (inputs, receiver) = queue().unwrap();
-        let (applied, applied_seen) = watch::channel(TestFleet::new().applied());
+        let (applied, applied_seen) = watch::channel(TestFleet::with(document).applied());
         let (tenure, tenure_seen) = watch::channel(Tenure::None);
         let (outlook, outlook_seen) = watch::channel(Outlook::default());
         let (links, links_seen) = watch::channel(links());
@@ -463,6 +467,42 @@ async fn stopping_a_pure_director_leaves_its_table() {
     fixture.shutdown.send_replace(true);
     fixture.task.await.unwrap().unwrap();
     assert_eq!(fixture.kernel.state().table.as_ref().unwrap().len(), 1);
+}
+
+/// Only a director that has its VIPs on `lo`, quietly, may come to answer for them.
+#[tokio::test]
+async fn a_director_whose_agent_answers_is_eligible_once_its_vips_are_on_lo() {
+    let mut responder = document();
+    responder.vips[0].attach = Attach::Responder;
+    let mut fixture = Loop::with(LVS_1, responder);
+    fixture.until("the first round", |report| report.converged).await;
+    assert_eq!(fixture.report.borrow().ineligible, None);
+    let on_lo = |fixture: &Loop| {
+        let state = fixture.kernel.state();
+        state.addresses.iter().any(|seen| seen.interface == "lo" && seen.address == ip(100))
+    };
+    assert!(on_lo(&fixture));
+    assert!(fixture.report.borrow().vips_attached.is_empty(), "it does not hold");
+
+    fixture.outlook.send_modify(|outlook| {
+        outlook.answering.insert(ip(100));
+    });
+    fixture.until("it is said who answers", |report| report.vips_attached == [ip(100)]).await;
+
+    // Taken off a network card, where it was not ours; and off `lo`, where it was.
+    let gone =
+        |interface: &str| Event::AddressGone { interface: interface.into(), address: ip(100) };
+    fixture.news.send(gone("eth0")).await.unwrap();
+    fixture.kernel.state().addresses.retain(|seen| seen.address != ip(100));
+    fixture.news.send(gone("lo")).await.unwrap();
+    fixture.until("it is put back", |report| report.drift_repaired == 1).await;
+    assert!(on_lo(&fixture));
+
+    let name = Sysctl("net/ipv4/conf/all/arp_ignore".into());
+    fixture.kernel.state().sysctls.remove(&name);
+    fixture.until("it may no longer hold", |report| report.ineligible.is_some()).await;
+    let why = fixture.report.borrow().ineligible.clone().unwrap();
+    assert_eq!(why, "net/ipv4/conf/all/arp_ignore cannot be read");
 }
 
 #[tokio::test]

@@ -84,10 +84,17 @@ fn vip() -> impl Strategy<Value = Vip> {
         option::of(select(&[ANY_V4, ANY_V6][..])),
         "[a-z]{1,10}",
         preference.prop_map(|names| names.into_iter().collect()),
-        (vrrp(), 0usize..3, garp()),
+        (select(&Attach::ALL[..]), vrrp(), 0usize..3, garp()),
     )
         .prop_map(
-            |(name, mut addresses, alone, interface, preference, (mut vrrp, excluded, garp))| {
+            |(
+                name,
+                mut addresses,
+                alone,
+                interface,
+                preference,
+                (attach, mut vrrp, excluded, garp),
+            )| {
                 if let Some(alone) = alone {
                     addresses.fill(alone);
                 }
@@ -103,16 +110,7 @@ fn vip() -> impl Strategy<Value = Vip> {
                     vrrp.checksum = Checksum::Pseudo;
                     vrrp.advert_interval = vrrp.advert_interval.min(Duration::from_secs(40));
                 }
-                Vip {
-                    name,
-                    excluded,
-                    addresses,
-                    interface,
-                    attach: Attach::Address,
-                    preference,
-                    garp,
-                    vrrp,
-                }
+                Vip { name, excluded, addresses, interface, attach, preference, garp, vrrp }
             },
         )
 }

@@ -249,7 +249,7 @@ static FAILBACK: Words<Failback> = Words {
     planned: &["delayed", "immediate"],
 };
 static ATTACH: Words<Attach> =
-    Words { noun: "way to attach", all: &Attach::ALL, name: Attach::name, planned: &["responder"] };
+    Words { noun: "way to attach", all: &Attach::ALL, name: Attach::name, planned: &[] };
 static CHECKSUM: Words<Checksum> =
     Words { noun: "checksum", all: &Checksum::ALL, name: Checksum::name, planned: &[] };
 static COEXIST: Words<Coexist> =

@@ -172,7 +172,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
         ("fleet.failback", tree!("delayed")),
         ("fleet.failback", tree!("immediate")),
         ("fleet.notifications", tree!({})),
-        ("vips.0.attach", tree!("responder")),
         ("vips.0.vrrp.auth", tree!({ pass: "1111", hmac: {} })),
         ("vips.0.vrrp.vmac", tree!(true)),
         ("pools.0.quorum", tree!(2)),
@@ -188,7 +187,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
     fleet.failback: failback `delayed` is not supported yet; use `never`
     fleet.failback: failback `immediate` is not supported yet; use `never`
     fleet.notifications: `notifications` is not supported yet; leave it out
-    vips[0].attach: attach `responder` is not supported yet; use `address`
     vips[0].vrrp.auth.hmac: `hmac` is not supported yet; leave it out
     vips[0].vrrp.vmac: `vmac` is not supported yet; leave it out
     pools[0].quorum: `quorum` is not supported yet; leave it out

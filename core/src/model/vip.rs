@@ -77,17 +77,21 @@ pub enum Attach {
     /// The address is added to the interface on claim and removed on release; the kernel answers ARP and neighbour solicitations for it.
     #[default]
     Address,
+    /// The address is on every director's `lo` all the time, where the kernel answers for it neither ARP nor neighbour solicitations; the holder's
+    /// agent answers them, each under the lease. A link-local address is on no `lo`: it is answered and announced, and serves as a gateway.
+    Responder,
 }
 
 impl Attach {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Address];
+    pub const ALL: [Self; 2] = [Self::Responder, Self::Address];
 
     /// The document's word.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Address => "address",
+            Self::Responder => "responder",
         }
     }
 }

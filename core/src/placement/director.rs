@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::model::{Connections, Document, Listen, PortRange};
+use super::arp_sysctls;
+use crate::model::{Attach, Connections, Document, Listen, PortRange, Vip};
 use crate::plan::globals::{SyncDaemon, SyncRole, Timeout, WantedGlobals};
 use crate::plan::marks::{MarkRule, Marks};
 use crate::plan::{Sysctl, Want};
@@ -14,10 +15,13 @@ use crate::plan::{Sysctl, Want};
 pub struct DirectorSide {
     /// Timeouts and the synchronisation daemon.
     pub globals: WantedGlobals,
-    /// Sysctls: those below `net/ipv4/vs/`, and what lets translated connections pass.
+    /// Sysctls: those below `net/ipv4/vs/`, what lets translated connections pass, and what keeps the kernel quiet about [`addresses`](Self::addresses).
     pub sysctls: BTreeMap<Sysctl, Want>,
     /// Firewall marks that it gives.
     pub marks: Marks,
+    /// VIPs that must be on `lo`, whether this node holds or not: those that an agent answers for instead of the kernel. One through which this node's
+    /// own answers go back as a real server's is among them only while it holds.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 /// What that director needs. The daemon's role follows the holder: whoever holds tells, the others take in.
@@ -51,6 +55,12 @@ pub(super) fn director_side(document: &Document, holding: bool) -> DirectorSide 
             sysctls.entry(name).or_insert(*value);
         }
     }
+    let answered = document.vips.iter().filter(|vip| vip.attach == Attach::Responder);
+    let addresses: BTreeSet<IpAddr> = answered.flat_map(Vip::served).collect();
+    let ipvs_sysctls = sysctls
+        .into_iter()
+        .map(|(name, value)| (Sysctl(format!("net/ipv4/vs/{name}")), Want::Exactly(value)));
+    let quiet = arp_sysctls(&addresses).map(|(name, least)| (name, Want::AtLeast(least)));
     DirectorSide {
         globals: WantedGlobals {
             timeouts: timeouts
@@ -59,11 +69,9 @@ pub(super) fn director_side(document: &Document, holding: bool) -> DirectorSide 
                 .collect(),
             daemon,
         },
-        sysctls: sysctls
-            .into_iter()
-            .map(|(name, value)| (Sysctl(format!("net/ipv4/vs/{name}")), Want::Exactly(value)))
-            .collect(),
+        sysctls: ipvs_sysctls.chain(quiet).collect(),
         marks: marks(document),
+        addresses,
     }
 }
 

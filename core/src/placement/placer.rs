@@ -238,7 +238,7 @@ impl Last {
         let revision = plan.revision != state.revision();
         plan.revision = state.revision();
         if director {
-            let director = director_side(state, holding, &self.routing);
+            let director = director_side(state, holding, &plan.real_server, &self.routing);
             others |= plan.director != director;
             plan.director = director;
         }

@@ -13,6 +13,7 @@ use crate::model::{
     Attach, Check, CheckKind, Checksum, Coexist, Discovery, FileSource, Fleet, Persistence,
     PoolSource, Role, Scheduler, Vrrp, VrrpVersion,
 };
+use crate::plan::Want;
 
 const LVS_1: NodeId = NodeId(1);
 const LVS_2: NodeId = NodeId(2);
@@ -471,4 +472,47 @@ fn a_digest_never_changes_its_meaning() {
     let sides = [side, stricter, v6, RealServerSide::default()];
     let digests: BTreeSet<u64> = sides.iter().map(RealServerSide::digest).collect();
     assert_eq!(digests.len(), sides.len());
+}
+
+/// Every director has them on `lo` in both roles, real server or not; what a real server reports as ready stays what it was; the loop rule is
+/// about real servers still.
+#[test]
+fn where_agents_answer_every_director_has_the_vips_on_lo() {
+    let mut document = reference();
+    document.vips[0].attach = Attach::Responder;
+    document.vips[0].addresses.push("fd00:3::64".parse().unwrap());
+    let (answered, attached) = (Fleet3::new(document.clone()), {
+        document.vips[0].attach = Attach::Address;
+        Fleet3::new(document)
+    });
+    let both = BTreeSet::from([ip(100), "fd00:3::64".parse().unwrap()]);
+    for node in [LVS_1, LVS_2] {
+        for holding in [false, true] {
+            let plan = place(&answered.state, node, holding);
+            assert_eq!(plan.director.addresses, both, "{node} {holding}");
+            for (name, least) in ARP_SYSCTLS {
+                let want = plan.director.sysctls.get(&Sysctl(name.into()));
+                assert_eq!(want, Some(&Want::AtLeast(least)), "{node} {holding}: {name}");
+            }
+            let before = place(&attached.state, node, holding);
+            assert_eq!(before.director.addresses, BTreeSet::new());
+            assert_eq!(plan.real_server, before.real_server, "{node} {holding}");
+            assert_eq!(plan.table, before.table, "{node} {holding}");
+            assert_eq!(plan.table.is_empty(), node == LVS_2 && !holding, "{node} {holding}");
+        }
+    }
+    assert_eq!(place(&answered.state, WEB_1, false).director, DirectorSide::default());
+}
+
+#[test]
+fn a_link_local_vip_is_answered_for_and_is_on_no_lo() {
+    let mut document = reference();
+    document.vips[0].attach = Attach::Responder;
+    document.vips[0].addresses =
+        ["fe80::64", "fd00:3::64"].map(|address| address.parse().unwrap()).into();
+    document.vips[0].vrrp.version = VrrpVersion::V3;
+    let plan = place(&Fleet3::new(document).state, LVS_1, true);
+    assert_eq!(plan.director.addresses, BTreeSet::from(["fd00:3::64".parse().unwrap()]));
+    assert_eq!(plan.director.sysctls, BTreeMap::new(), "IPv6 needs none");
+    assert_eq!(plan.vips[0].addresses.len(), 2);
 }

@@ -1,12 +1,12 @@
-//! Addresses on `lo` and sysctls: what makes a machine a real server, and how it is undone.
+//! Addresses on `lo` and sysctls: what makes a machine a real server, or a director whose agent answers for its VIPs, and how it is undone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::{Action, Address, Observed, Op, Owned, Raised, Sysctl, Want};
-use crate::placement::RealServerSide;
+use crate::placement::{DirectorSide, RealServerSide};
 
-/// The interface that carries VIPs on a real server.
+/// The interface that carries VIPs for which the kernel is to answer nobody.
 pub const LOOPBACK: &str = "lo";
 
 /// Whether a sysctl keeps a VIP on `lo` from answering ARP.
@@ -37,20 +37,22 @@ pub struct HostDiff {
     pub withheld: Vec<String>,
 }
 
-/// Lists what puts the realserver side in place and takes away what it no longer needs.
+/// Lists what puts the realserver side and the director's in place and takes away what they no longer need.
 ///
 /// Addresses on interfaces other than `lo` are the lease's business: they stay, and stay in the record.
 #[must_use]
 pub fn diff(
     observed: &Observed,
     side: &RealServerSide,
-    others: &BTreeMap<Sysctl, Want>,
+    director: &DirectorSide,
     owned: &Owned,
     source: &str,
 ) -> HostDiff {
     let mut out = HostDiff::default();
+    let others = &director.sysctls;
     let raised = side.sysctls.iter().map(|(name, least)| (name.clone(), Want::AtLeast(*least)));
-    let wanted = raised.chain(others.iter().map(|(name, want)| (name.clone(), *want))).collect();
+    let wanted = raised.chain(others.iter().map(|(name, want)| (name.clone(), *want)));
+    let wanted: BTreeMap<Sysctl, Want> = wanted.collect();
     sysctls(&mut out, observed, &wanted, owned, source);
     // Without IPVS none of its settings exist, which is said elsewhere.
     for name in others.keys().filter(|name| !observed.sysctls.contains_key(name)) {
@@ -58,9 +60,12 @@ pub fn diff(
             out.withheld.push(format!("{name} is not set: this kernel has no such setting"));
         }
     }
-    add_addresses(&mut out, observed, side, owned, source);
+    let mut needed: BTreeMap<IpAddr, &str> = BTreeMap::new();
+    needed.extend(director.addresses.iter().map(|vip| (*vip, "this director may come to hold")));
+    needed.extend(side.addresses.iter().map(|vip| (*vip, "this real server answers for")));
+    add_addresses(&mut out, observed, &needed, &wanted, owned, source);
     for address in &observed.addresses {
-        let kept = address.interface == LOOPBACK && side.addresses.contains(&address.address);
+        let kept = address.interface == LOOPBACK && needed.contains_key(&address.address);
         if address.interface == LOOPBACK && !kept && is_ours(address, owned) {
             remove_address(&mut out, address, source);
         }
@@ -100,6 +105,28 @@ pub fn real_server_fault(observed: &Observed, side: &RealServerSide) -> Option<S
     missing
         .map(|vip| format!("VIP {vip} not on {LOOPBACK}"))
         .or_else(|| super::path::fault(observed, side))
+}
+
+/// Why a director whose agent answers for its VIPs could not hold one, in one line; `None`: it could.
+///
+/// What is answered for and is not on `lo` would come in and be dropped, or sent on to where it came from; and a kernel that is not quiet answers
+/// with no regard to any lease.
+#[must_use]
+pub fn director_fault(observed: &Observed, side: &DirectorSide) -> Option<String> {
+    if side.addresses.is_empty() {
+        return None;
+    }
+    for (name, want) in side.sysctls.iter().filter(|(name, _)| guards_arp(name)) {
+        match observed.sysctls.get(name) {
+            None => return Some(format!("{name} cannot be read")),
+            Some(&value) if !want.accepts(value) => {
+                return Some(format!("{name} is {value}, must be {want}"));
+            }
+            Some(_) => {}
+        }
+    }
+    let missing = side.addresses.iter().find(|vip| !on_loopback(observed, **vip));
+    missing.map(|vip| format!("VIP {vip} not on {LOOPBACK}"))
 }
 
 fn sysctls(
@@ -153,12 +180,14 @@ fn sysctls(
 fn add_addresses(
     out: &mut HostDiff,
     observed: &Observed,
-    side: &RealServerSide,
+    needed: &BTreeMap<IpAddr, &str>,
+    sysctls: &BTreeMap<Sysctl, Want>,
     owned: &Owned,
     source: &str,
 ) {
-    let unreadable = side.sysctls.keys().find(|name| !observed.sysctls.contains_key(name));
-    for &vip in &side.addresses {
+    let mut quiet = sysctls.keys().filter(|name| guards_arp(name));
+    let unreadable = quiet.find(|name| !observed.sysctls.contains_key(name));
+    for (&vip, why) in needed {
         let entry = (LOOPBACK.to_owned(), vip);
         if !on_loopback(observed, vip) {
             if let Some(name) = unreadable {
@@ -171,7 +200,7 @@ fn add_addresses(
                 reason: if owned.addresses.contains(&entry) {
                     "recorded as ours, but gone from the kernel".into()
                 } else {
-                    format!("a VIP that this real server answers for, in {source}")
+                    format!("a VIP that {why}, in {source}")
                 },
             });
         }

@@ -7,7 +7,7 @@ use proptest::collection::{btree_map, btree_set};
 use proptest::option;
 use proptest::prelude::*;
 
-use super::address::real_server_fault;
+use super::address::{director_fault, real_server_fault};
 use super::*;
 use crate::model::Protocol;
 use crate::placement::{DirectorSide, NodePlan, RealServerSide};
@@ -228,24 +228,33 @@ fn timeout() -> impl Strategy<Value = Timeout> {
     prop_oneof![Just(Timeout::Tcp), Just(Timeout::TcpFin), Just(Timeout::Udp)]
 }
 
+/// What has to be so before an address is on `lo`.
+fn quiet(addresses: &BTreeSet<IpAddr>) -> BTreeMap<Sysctl, i64> {
+    let needed = [(Sysctl(IGNORE.into()), 1), (Sysctl(ANNOUNCE.into()), 2)];
+    if addresses.is_empty() { BTreeMap::new() } else { needed.into() }
+}
+
 fn director() -> impl Strategy<Value = DirectorSide> {
     let timeouts = btree_map(timeout(), 1u32..4, 0..3);
-    let parts = (timeouts, option::of(daemon()), option::of(0i64..2), marks::tests::marks());
-    parts.prop_map(|(timeouts, daemon, sloppy, marks)| DirectorSide {
-        marks,
-        globals: WantedGlobals { timeouts, daemon },
-        sysctls: sloppy
-            .map(|value| (Sysctl(SLOPPY.into()), Want::Exactly(value)))
-            .into_iter()
-            .collect(),
+    let addresses = btree_set((102u8..106).prop_map(ip), 0..3);
+    let parts =
+        (timeouts, option::of(daemon()), option::of(0i64..2), addresses, marks::tests::marks());
+    parts.prop_map(|(timeouts, daemon, sloppy, addresses, marks)| {
+        let quiet = quiet(&addresses).into_iter().map(|(name, least)| (name, Want::AtLeast(least)));
+        let sloppy = sloppy.map(|value| (Sysctl(SLOPPY.into()), Want::Exactly(value)));
+        DirectorSide {
+            globals: WantedGlobals { timeouts, daemon },
+            sysctls: sloppy.into_iter().chain(quiet).collect(),
+            marks,
+            addresses,
+        }
     })
 }
 
 fn node_plan() -> impl Strategy<Value = NodePlan> {
     let vips = btree_set((100u8..104).prop_map(ip), 0..4);
     (table(), vips, director()).prop_map(|(table, addresses, director)| {
-        let needed = [(Sysctl(IGNORE.into()), 1), (Sysctl(ANNOUNCE.into()), 2)];
-        let sysctls = if addresses.is_empty() { BTreeMap::new() } else { needed.into() };
+        let sysctls = quiet(&addresses);
         let real_server = RealServerSide { addresses, sysctls, ..RealServerSide::default() };
         NodePlan { revision: 7, table, real_server, director, vips: vec![] }
     })
@@ -278,16 +287,29 @@ fn usable(table: Option<&Table>, key: &ServiceKey) -> bool {
     })
 }
 
-fn satisfied(kernel: &Observed, side: &RealServerSide) -> bool {
-    side.sysctls.iter().all(|(name, least)| kernel.sysctls.get(name).is_some_and(|v| v >= least))
+/// What both roles need of sysctls.
+fn needed(plan: &NodePlan) -> BTreeMap<Sysctl, i64> {
+    let NodePlan { real_server, director, .. } = plan;
+    quiet(&real_server.addresses.union(&director.addresses).copied().collect())
+}
+
+fn satisfied(kernel: &Observed, plan: &NodePlan) -> bool {
+    let needed = needed(plan);
+    needed.iter().all(|(name, least)| kernel.sysctls.get(name).is_some_and(|v| v >= least))
+}
+
+/// Whether it is on `lo` and has to be.
+fn is_planned(address: &Address, plan: &NodePlan) -> bool {
+    let NodePlan { real_server, director, .. } = plan;
+    let mut all = real_server.addresses.union(&director.addresses);
+    address.interface == "lo" && all.any(|planned| *planned == address.address)
 }
 
 /// Whatever has to hold for an address that is in neither the plan nor the record.
 fn is_foreign(address: &Address, plan: &NodePlan, owned: &Owned) -> bool {
     let entry = (address.interface.clone(), address.address);
     let host = address.prefix == 32;
-    let planned =
-        address.interface == "lo" && plan.real_server.addresses.contains(&address.address);
+    let planned = is_planned(address, plan);
     let ours = address.interface == "lo" && (address.marked || owned.addresses.contains(&entry));
     !(host && (planned || ours))
 }
@@ -326,7 +348,7 @@ proptest! {
             prop_assert!(in_record(&op.action, &found.record), "{} is not in the record", op.action);
             prop_assert!(!op.reason.is_empty());
             if matches!(op.action, Action::AddAddress { .. }) {
-                prop_assert!(satisfied(&kernel, &plan.real_server), "{} before its sysctls", op.action);
+                prop_assert!(satisfied(&kernel, &plan), "{} before its sysctls", op.action);
             }
             if let Err(error) = perform(&mut kernel, &op.action) {
                 prop_assert!(false, "{}: {error}", op.action);
@@ -349,11 +371,18 @@ proptest! {
         for address in before.addresses.iter().filter(|address| is_foreign(address, &plan, &owned)) {
             prop_assert!(kernel.addresses.contains(address), "{address:?} is foreign and gone");
         }
-        let unreadable = plan.real_server.sysctls.keys().any(|name| !before.sysctls.contains_key(name));
-        prop_assert_eq!(
-            real_server_fault(&kernel, &plan.real_server).is_none(),
-            !unreadable,
-        );
+        let unread = |name: &Sysctl| !before.sysctls.contains_key(name);
+        let needed = needed(&plan);
+        let unreadable = needed.keys().any(unread);
+        let (server, director) = (&plan.real_server, &plan.director);
+        let all_read = |addresses| !quiet(addresses).keys().any(unread);
+        // Sysctls of the one role that cannot be read keep the other's addresses away too.
+        if !unreadable || !all_read(&server.addresses) {
+            prop_assert_eq!(real_server_fault(&kernel, server).is_none(), all_read(&server.addresses));
+        }
+        if !unreadable || !all_read(&director.addresses) {
+            prop_assert_eq!(director_fault(&kernel, director).is_none(), all_read(&director.addresses));
+        }
         let (daemons, others): (Vec<_>, Vec<_>) =
             found.withheld.iter().partition(|line| line.contains("synchronisation daemon"));
         let marks = |line: &&&String| line.contains("nft delete table");
@@ -381,7 +410,7 @@ proptest! {
             prop_assert!(want.accepts(*value));
         }
         for (name, value) in kernel.sysctls.iter().filter(|(name, _)| name.0 != SLOPPY) {
-            let kept = plan.real_server.sysctls.get(name).copied().unwrap_or(i64::MIN);
+            let kept = needed.get(name).copied().unwrap_or(i64::MIN);
             let back = owned.sysctls.get(name).map(|raised| raised.before);
             let was = before.sysctls[name];
             prop_assert!(*value == was || *value == kept || Some(*value) == back);
@@ -478,10 +507,7 @@ proptest! {
     fn leaving_undoes_what_arriving_did(before in observed(), plan in node_plan()) {
         // A machine that lvsmesh has never touched, and on which nothing has to be adopted.
         let mut before = before;
-        let planned = |address: &Address| {
-            address.interface == "lo" && plan.real_server.addresses.contains(&address.address)
-        };
-        before.addresses.retain(|address| !(address.marked || planned(address)));
+        before.addresses.retain(|address| !(address.marked || is_planned(address, &plan)));
         if let Some(table) = &mut before.table {
             table.retain(|key, _| !plan.table.contains_key(key));
         }
@@ -580,6 +606,41 @@ fn a_sysctl_that_is_raised_again_still_goes_back_to_its_first_value() {
     let found = diff(&lowered_by_hand, &plan, &owned);
     assert_eq!(found.ops.len(), 1, "{:?}", found.ops);
     assert_eq!(found.record.sysctls, owned.sysctls);
+}
+
+/// Such a director takes its VIPs onto `lo` as a real server does, keeps them there in both roles, and gives up one that no role needs.
+#[test]
+fn a_director_whose_agent_answers_has_its_vips_on_lo_for_good() {
+    let director = DirectorSide {
+        addresses: [ip(100), ip(101)].into(),
+        sysctls: [(Sysctl(IGNORE.into()), Want::AtLeast(1))].into(),
+        ..DirectorSide::default()
+    };
+    let both = NodePlan { revision: 3, director, real_server: side(), ..NodePlan::default() };
+    insta::assert_snapshot!(script(&diff(&host(0, 2, []), &both, &Owned::default())), @r"
+    set net/ipv4/conf/all/arp_ignore to 1: is 0, revision 3 needs at least 1
+    add address 192.0.2.100 to lo: a VIP that this real server answers for, in revision 3
+    add address 192.0.2.101 to lo: a VIP that this director may come to hold, in revision 3
+    ");
+    let there = [100, 101].map(|last| host_address("lo", ip(last), true));
+    let alone = NodePlan { revision: 4, real_server: side(), ..NodePlan::default() };
+    let left = diff(&host(1, 2, there.clone()), &alone, &Owned::default());
+    insta::assert_snapshot!(script(&left), @r"
+    remove address 192.0.2.101 from lo: ours, and not needed by revision 4
+    ");
+
+    let [one, other] = there;
+    #[rustfmt::skip]
+    let cases = [
+        ("in place",        host(1, 2, [one.clone(), other.clone()]), None),
+        ("one is missing",  host(1, 2, [one.clone()]),                Some("VIP 192.0.2.101 not on lo")),
+        ("not quiet",       host(0, 2, [one, other]),                 Some("net/ipv4/conf/all/arp_ignore is 0, must be at least 1")),
+        ("unreadable",      Observed::default(),                      Some("net/ipv4/conf/all/arp_ignore cannot be read")),
+    ];
+    for (why, observed, fault) in cases {
+        assert_eq!(director_fault(&observed, &both.director).as_deref(), fault, "{why}");
+    }
+    assert_eq!(director_fault(&Observed::default(), &DirectorSide::default()), None);
 }
 
 #[test]

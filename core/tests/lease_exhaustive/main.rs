@@ -28,6 +28,8 @@ const SMALL: Scope = Scope {
     messages: 3,
     terms: 2,
     crashes: 0,
+    guarded: false,
+    guards_spare_the_agent: false,
     lagging_views: false,
     transfers_bypass_the_gate: false,
     faults: NO_FAULT,
@@ -79,6 +81,20 @@ fn two_nodes_never_have_a_lease_at_once() {
 #[test]
 fn nor_do_they_when_one_node_crashes_and_restarts() {
     is_safe("P=2 L=2, one crash", Scope { crashes: 1, messages: wider(), ..SMALL });
+}
+
+#[test]
+fn nor_when_a_guard_relinquishes_for_one_that_died() {
+    let scope = Scope { crashes: 1, guarded: true, messages: wider(), ..SMALL };
+    is_safe("P=2 L=2, one death with a guard", scope);
+}
+
+#[test]
+fn a_guard_that_relinquishes_for_an_agent_that_goes_on_is_caught() {
+    let guards_spare_the_agent = true;
+    let scope =
+        Scope { crashes: 1, guarded: true, messages: wider(), guards_spare_the_agent, ..SMALL };
+    is_caught("relinquished for the living", scope);
 }
 
 #[test]

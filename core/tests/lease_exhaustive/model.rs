@@ -29,6 +29,10 @@ pub(crate) struct Scope {
     pub terms: u8,
     /// Crashes in all.
     pub crashes: u8,
+    /// Whether a crash may be one after which a guard relinquishes.
+    pub guarded: bool,
+    /// Whether that guard does so although the agent goes on.
+    pub guards_spare_the_agent: bool,
     /// Whether a machine may learn arbitrarily late that its Raft won or lost.
     pub lagging_views: bool,
     /// Whether leaders order others to campaign, and nobody asks the gate about it.
@@ -116,6 +120,7 @@ impl Model {
             to(Action::HandOver(number), self.input(state, node, Cause::HandOver));
             to(Action::StepDown(number), self.step_down(state, node));
             to(Action::Crash(number), self.crash(state, node));
+            to(Action::Guarded(number), self.guarded(state, node));
             to(Action::Tell(number), self.tell(state, node));
             to(Action::Transfer(number), self.transfer(state, node));
         }
@@ -149,6 +154,7 @@ impl Model {
             | Action::HandOver(_)
             | Action::StepDown(_)
             | Action::Crash(_)
+            | Action::Guarded(_)
             | Action::Tell(_)
             | Action::Transfer(_) => format!("{action:?}"),
         }
@@ -221,6 +227,30 @@ impl Model {
         next.rafts[node].grants = 0;
         let cause = Cause::Restart { term: state.rafts[node].term };
         next.machines[node] = self.outcome(node, state.machines[node], cause).machine;
+        self.compact(&mut next);
+        Some(next)
+    }
+
+    /// A node's agent dies and its guard, which ends it first if it only stands still, takes away what it answered with, and then relinquishes for
+    /// it: what it says may arrive at any later moment, long after the node's next agent has begun.
+    fn guarded(&mut self, state: &State, node: usize) -> Option<State> {
+        if !self.scope.guarded {
+            return None;
+        }
+        let facts = self.facts[usize::from(state.machines[node])];
+        let mut next = self.crash(state, node)?;
+        if !self.scope.guards_spare_the_agent {
+            next.ghosts[node] = 0;
+        }
+        if let Some(term) = facts.asks_in {
+            let (kind, from) = (Kind::Relinquish, u8::try_from(node).unwrap());
+            let seq = u8::try_from(facts.seq).unwrap();
+            for to in (0..NODES).filter(|to| *to != node) {
+                let to = u8::try_from(to).unwrap();
+                // Where there is no room for both, one is lost.
+                let _lost = self.send(&mut next, Packet { kind, from, to, term, seq, age: 0 });
+            }
+        }
         self.compact(&mut next);
         Some(next)
     }

@@ -110,6 +110,14 @@ fn one_of(mut before: Vec<SockFilter>, offset: u32, values: &[u32]) -> Vec<SockF
     before
 }
 
+/// The hardware address of the interface that a packet socket is bound to; `None` where it has none of six bytes, or is gone.
+pub(super) fn hardware_address(socket: &Socket) -> Result<Option<[u8; 6]>, Errno> {
+    // `packet_getname` looks it up at the interface each time (net/packet/af_packet.c), and says no more bytes than the address has, which
+    // only the type for every address takes.
+    let address: SockaddrStorage = getsockname(socket.as_raw_fd())?;
+    Ok(address.as_link_addr().and_then(LinkAddr::addr))
+}
+
 impl FrameListener {
     /// Opens the socket for ARP.
     ///
@@ -184,10 +192,7 @@ impl FrameListener {
     ///
     /// If the kernel does not say.
     pub fn hardware_address(&self) -> Result<Option<[u8; 6]>, Errno> {
-        // `packet_getname` looks it up at the interface each time (net/packet/af_packet.c), and says no more bytes than the address has, which
-        // only the type for every address takes.
-        let address: SockaddrStorage = getsockname(self.socket.as_raw_fd())?;
-        Ok(address.as_link_addr().and_then(LinkAddr::addr))
+        hardware_address(&self.socket)
     }
 
     /// Takes the next frame out of the queue, into `buffer`; `None` if there is none. What does not fit is cut off; ARP has 42 bytes.

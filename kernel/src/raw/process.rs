@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::{pidfd_open, set_round_robin};
+use super::{pidfd_kill, pidfd_open, set_round_robin};
 
 /// A process, for as long as this is open: its number may be given to another afterwards, this not. Readable once the process has ended.
 #[derive(Debug)]
@@ -25,6 +25,16 @@ impl ProcessHandle {
     /// `ESRCH` if there is none, `EINVAL` for a thread or a number below 1, `ENOSYS` before Linux 5.3.
     pub fn open(pid: u32) -> Result<Self, Errno> {
         pidfd_open(i32::try_from(pid).map_err(|_| Errno::ESRCH)?).map(Self)
+    }
+
+    /// Sends SIGKILL. The process has ended when this is readable, not when the call returns: one that waits for a device in the kernel may take
+    /// any time.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if it has ended already, `EPERM` without the right.
+    pub fn kill(&self) -> Result<(), Errno> {
+        pidfd_kill(self.0.as_fd())
     }
 }
 
@@ -81,6 +91,19 @@ mod tests {
         drop(child.stdin.take());
         assert!(ended(PollTimeout::from(10_000_u16)), "its input has ended");
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_stopped_process_is_killed() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let handle = ProcessHandle::open(child.id()).unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        handle.kill().unwrap();
+        let mut ended = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut ended, PollTimeout::from(10_000_u16)).unwrap(), 1);
+        child.wait().unwrap();
+        assert_eq!(handle.kill(), Err(Errno::ESRCH));
     }
 
     #[test]

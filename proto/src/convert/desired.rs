@@ -345,6 +345,7 @@ impl From<&Vip> for v1::Vip {
     fn from(vip: &Vip) -> Self {
         let attach = match vip.attach {
             Attach::Address => v1::Attach::Address,
+            Attach::Responder => v1::Attach::Responder,
         };
         Self {
             name: vip.name.clone(),

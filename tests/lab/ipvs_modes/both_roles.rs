@@ -8,9 +8,9 @@ use super::site::{Site, Way, v4};
 const BOTH: &[Role] = &[Role::Director, Role::RealServer];
 
 /// Two dual-role machines, of which first one holds and then the other.
-fn serve_their_share_whoever_holds(mode: &'static str) {
+fn serve_their_share_whoever_holds(way: Way) {
     Lab::require_ipvs();
-    let way = Way::new(mode, false, false);
+    let mode = way.name();
     let mut site = Site::build(way, [BOTH, BOTH, &[Role::RealServer]], [1, 2]);
     site.claim(1);
     site.want(Scheduler::Rr, [1, 1]);
@@ -42,12 +42,31 @@ fn serve_their_share_whoever_holds(mode: &'static str) {
     site.leave();
 }
 
+const fn over_ipv4(mode: &'static str) -> Way {
+    Way::new(mode, false, false)
+}
+
 #[test]
 fn tunnel() {
-    serve_their_share_whoever_holds("ipip");
+    serve_their_share_whoever_holds(over_ipv4("ipip"));
 }
 
 #[test]
 fn nat_with_a_gateway() {
-    serve_their_share_whoever_holds("nat");
+    serve_their_share_whoever_holds(over_ipv4("nat"));
+}
+
+#[test]
+fn direct_routing_answered_by_the_agent() {
+    serve_their_share_whoever_holds(over_ipv4("dr").answered());
+}
+
+#[test]
+fn tunnel_answered_by_the_agent() {
+    serve_their_share_whoever_holds(over_ipv4("ipip").answered());
+}
+
+#[test]
+fn nat_with_a_gateway_answered_by_the_agent() {
+    serve_their_share_whoever_holds(over_ipv4("nat").answered());
 }

@@ -1,8 +1,11 @@
 //! Four machines on one network, and the plans that make a service of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lvsmesh_core::command::{Apply, Candidate, Command, Outcome, Readiness};
@@ -12,14 +15,17 @@ use lvsmesh_core::model::{
     VrrpVersion,
 };
 use lvsmesh_core::placement::{NodePlan, place};
-use lvsmesh_core::plan::address::real_server_fault;
+use lvsmesh_core::plan::address::{director_fault, real_server_fault};
 use lvsmesh_core::plan::{
     Action, Observed, Owned, ServiceKey, ServiceSpec, Sysctl, diff, teardown,
 };
 use lvsmesh_core::state::State;
+use lvsmesh_core::{arp, ndp};
+use lvsmesh_kernel::raw::QuestionSocket;
 use lvsmesh_kernel::{Errno, Kernel as _, Linux, Scope, chain};
 use lvsmesh_tests::lab::Node;
 use lvsmesh_tests::{Lab, link, scaled};
+use nix::net::if_::if_nametoindex;
 
 /// Where the service is.
 const PORT: u16 = 80;
@@ -42,16 +48,23 @@ pub(super) struct Way {
     mode: &'static str,
     vip_ipv6: bool,
     real_ipv6: bool,
+    attach: Attach,
 }
 
 impl Way {
     pub(super) const fn new(mode: &'static str, vip_ipv6: bool, real_ipv6: bool) -> Self {
-        Self { mode, vip_ipv6, real_ipv6 }
+        Self { mode, vip_ipv6, real_ipv6, attach: Attach::Address }
+    }
+
+    /// The same, with VIPs on the directors' `lo`, for which not the kernel answers.
+    pub(super) const fn answered(self) -> Self {
+        Self { attach: Attach::Responder, ..self }
     }
 
     pub(super) fn name(self) -> String {
         let version = |ipv6| if ipv6 { "IPv6" } else { "IPv4" };
-        format!("{} {} over {}", self.mode, version(self.vip_ipv6), version(self.real_ipv6))
+        let (vip, real) = (version(self.vip_ipv6), version(self.real_ipv6));
+        format!("{} {vip} over {real}, {}", self.mode, self.attach.name())
     }
 
     pub(super) fn forwarding(self) -> Forwarding {
@@ -89,6 +102,8 @@ pub(super) struct Site {
     /// Numbers in the lab of the real servers, in the pool's order.
     real_servers: [usize; 2],
     owned: BTreeMap<usize, Owned>,
+    /// Machines that answer for the VIPs.
+    answering: Mutex<BTreeMap<usize, Answering>>,
     index: u64,
 }
 
@@ -122,7 +137,9 @@ impl Site {
         };
         let state = State::init("modes", candidate(1, roles[0]));
         let owned = BTreeMap::new();
-        let mut site = Self { lab, state, way, marked: vec![], real_servers, owned, index: 0 };
+        let answering = Mutex::default();
+        let mut site =
+            Self { lab, state, way, marked: vec![], real_servers, owned, answering, index: 0 };
         site.run(Command::Admit(candidate(2, roles[1])));
         site.run(Command::Admit(candidate(3, roles[2])));
         for number in [1, 2, 3] {
@@ -152,24 +169,37 @@ impl Site {
         self.lab.node(NAMES[number])
     }
 
-    /// Puts the VIPs onto that machine's interface, as its lease thread would.
+    /// Puts the VIPs onto that machine's interface, or has it answer for them, as its lease thread would.
     pub(super) fn claim(&self, number: usize) {
+        if self.way.attach == Attach::Responder {
+            let answering = Answering::start(self.node(number), self.vips());
+            self.answering.lock().unwrap().insert(number, answering);
+            return;
+        }
         self.perform(number, |address| Action::AddAddress { interface: "eth0".into(), address });
     }
 
-    /// Takes them off.
+    /// Takes them off, or has it answer no more.
     pub(super) fn release(&self, number: usize) {
+        if self.way.attach == Attach::Responder {
+            self.answering.lock().unwrap().remove(&number);
+            return;
+        }
         self.perform(number, |address| Action::RemoveAddress { interface: "eth0".into(), address });
     }
 
     fn perform(&self, number: usize, action: fn(IpAddr) -> Action) {
-        let vips = [self.way.vip(), self.way.gateway()];
+        let vips = self.vips();
         inside(self.node(number), async |kernel| {
             for action in vips.map(action) {
                 let outcome = kernel.perform(&action).await;
                 outcome.unwrap_or_else(|error| panic!("{action}: {}", chain(&error)));
             }
         });
+    }
+
+    fn vips(&self) -> [IpAddr; 2] {
+        [self.way.vip(), self.way.gateway()]
     }
 
     /// The schedulers that this kernel has, found out by asking for each.
@@ -204,7 +234,7 @@ impl Site {
             addresses: vec![address],
             interface: "eth0".into(),
             excluded: 0,
-            attach: Attach::Address,
+            attach: way.attach,
             garp: lvsmesh_core::model::Garp::default(),
             preference: vec![],
             vrrp: Vrrp {
@@ -279,7 +309,7 @@ impl Site {
         place(&self.state, id(number), holding)
     }
 
-    /// Does what an agent's round does: observe, plan, perform, read back, report.
+    /// Does what an agent's rounds do: observe, plan, perform, read back, report; a second time if the first has made something possible.
     pub(super) fn reconcile(&mut self, number: usize, holding: bool) {
         let plan = self.plan(number, holding);
         let mut owned = self.owned.remove(&number).unwrap_or_default();
@@ -287,21 +317,25 @@ impl Site {
         let (director, real_server) = (member.is_director(), member.is_real_server());
         let after = inside(self.node(number), async |kernel| {
             let scope = Scope::of(director, &plan, &owned);
-            let observed = kernel.observe(&scope).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
-            let work = diff(&observed, &plan, &owned);
-            for op in &work.ops {
-                let outcome = kernel.perform(&op.action).await;
-                outcome.unwrap_or_else(|e| {
-                    panic!("{}: {}: {:?}", op.action, chain(&e), e.hint());
-                });
+            for _ in 0..2 {
+                let observed = kernel.observe(&scope).await;
+                let observed = observed.unwrap_or_else(|e| panic!("{}", chain(&e)));
+                let work = diff(&observed, &plan, &owned);
+                for op in &work.ops {
+                    let outcome = kernel.perform(&op.action).await;
+                    outcome.unwrap_or_else(|e| {
+                        panic!("{}: {}: {:?}", op.action, chain(&e), e.hint());
+                    });
+                }
+                owned = work.settled;
             }
-            owned = work.settled;
             let after = kernel.observe(&scope).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
             let left = diff(&after, &plan, &owned);
             assert_eq!((left.ops, left.withheld), (vec![], vec![]), "it is read back as planned");
             after
         });
         self.owned.insert(number, owned);
+        assert_eq!(director_fault(&after, &plan.director), None, "{} may hold", NAMES[number]);
         if real_server {
             let fault = real_server_fault(&after, &plan.real_server);
             assert_eq!(fault, None, "{} is ready", NAMES[number]);
@@ -412,12 +446,70 @@ impl Site {
     }
 }
 
+/// Answers ARP requests and neighbour solicitations for the VIPs on `eth0` of a machine, until it is dropped.
+struct Answering {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Answering {
+    fn start(node: &Node, vips: [IpAddr; 2]) -> Self {
+        let (mut v4, mut v6) = (vec![], vec![]);
+        for vip in vips {
+            match vip {
+                IpAddr::V4(vip) => v4.push(vip),
+                IpAddr::V6(vip) => v6.push(vip),
+            }
+        }
+        let groups: BTreeSet<Ipv6Addr> = v6.iter().copied().map(ndp::solicited_node).collect();
+        let (arp, ndp) = node.namespace.inside(|| {
+            let index = if_nametoindex("eth0").expect("every machine has one");
+            let arp = QuestionSocket::arp(index, &v4).unwrap_or_else(|e| panic!("{}", chain(&e)));
+            let ndp = QuestionSocket::ndp(index, &v6, &groups);
+            (arp, ndp.unwrap_or_else(|e| panic!("{}", chain(&e))))
+        });
+        for socket in [&arp, &ndp] {
+            socket.listen().expect("a filter is attached");
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut buffer = [0; 256];
+            while !stopped.load(Ordering::Relaxed) {
+                while let Ok(Some(frame)) = arp.receive(&mut buffer) {
+                    let mac = arp.hardware_address().expect("it has one").expect("of Ethernet");
+                    let asked = arp::Packet::decode(frame).expect("the kernel passes nothing else");
+                    if let Some(answer) = asked.answer(mac) {
+                        arp.send(&answer).expect("eth0 is up");
+                    }
+                }
+                while let Ok(Some(frame)) = ndp.receive(&mut buffer) {
+                    let mac = ndp.hardware_address().expect("it has one").expect("of Ethernet");
+                    let asked = ndp::Solicitation::decode(frame).expect("a right one");
+                    ndp.send(&asked.answer(mac, true)).expect("eth0 is up");
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
 fn id(number: usize) -> NodeId {
     NodeId(number as u64)
 }
 
 /// The addresses without those that the test itself has claimed.
-fn without_claims(observed: &Observed) -> std::collections::BTreeSet<lvsmesh_core::plan::Address> {
+fn without_claims(observed: &Observed) -> BTreeSet<lvsmesh_core::plan::Address> {
     observed.addresses.iter().filter(|address| address.interface != "eth0").cloned().collect()
 }
 

@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::start;
 use crate::lab::{Lab, Node};
@@ -16,6 +18,7 @@ use crate::process::Process;
 #[derive(Debug)]
 pub struct Keepalived {
     process: Process,
+    directory: PathBuf,
 }
 
 /// One `vrrp_instance` on `eth0`.
@@ -125,12 +128,24 @@ impl Keepalived {
             .arg(directory.join("keepalived.pid"))
             .arg("--vrrp_pid")
             .arg(directory.join("vrrp.pid"));
-        Self { process: start(node, "keepalived", &mut command, log) }
+        Self { process: start(node, "keepalived", &mut command, log), directory }
     }
 
     /// Stops it cleanly, as `systemctl stop` does.
     pub fn stop(mut self) -> ExitStatus {
         self.process.end(Signal::SIGTERM)
+    }
+
+    /// Stops its VRRP process where it stands: its kernel goes on.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    pub fn freeze(&self) {
+        let text = std::fs::read_to_string(self.directory.join("vrrp.pid"));
+        let pid = text.ok().and_then(|text| text.trim().parse().ok());
+        let pid = Pid::from_raw(pid.expect("keepalived's VRRP process has a pid"));
+        kill(pid, Signal::SIGSTOP).expect("it runs");
     }
 
     /// The states that it has entered, oldest first: `BACKUP`, `MASTER`, `FAULT`.

@@ -195,3 +195,21 @@ fn a_report_about_an_earlier_tunnel_does_not_vouch_for_a_new_one() {
     fleet.apply(more);
     assert_eq!(fleet.table()[0].1, [(3, 3)]);
 }
+
+/// Such a node goes back through the inside VIP as the standby, and has it as the holder, but never both.
+#[test]
+fn a_standby_goes_back_through_a_vip_that_it_has_on_lo_only_while_it_holds() {
+    let mut document = translated();
+    for vip in &mut document.vips {
+        vip.attach = Attach::Responder;
+    }
+    let fleet = Fleet3::new(document);
+    let on_lo = |node, holding| place(&fleet.state, node, holding).director.addresses;
+    assert_eq!(on_lo(LVS_2, false), BTreeSet::from([ip(100)]));
+    assert_eq!(on_lo(LVS_2, true), BTreeSet::from([ip(100), ip(200)]));
+    let side = |holding| place(&fleet.state, LVS_2, holding).real_server;
+    assert_eq!(side(true), side(false), "what it confirms as a real server is the same");
+    assert!(!side(false).paths.routes.is_empty());
+    // A pure director never goes back through it.
+    assert_eq!(on_lo(LVS_1, false), BTreeSet::from([ip(100), ip(200)]));
+}

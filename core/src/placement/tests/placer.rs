@@ -20,7 +20,8 @@ enum Event {
     Reverse,
     Forward(Index, Option<Index>, u8),
     Persist(Index, u64),
-    AddVip(u8),
+    AddVip(Index, u8),
+    Attach(Index, Attach),
     MinHealthy(Index, u32),
     Discover(Vec<u8>),
     Health(Index, Index, bool),
@@ -58,7 +59,9 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (at(), prop::option::of(at()), 0..3_u8)
             .prop_map(|(service, real, mode)| Event::Forward(service, real, mode)),
         1 => (at(), 0..2_u64).prop_map(|(service, timeout)| Event::Persist(service, timeout)),
-        1 => (110..112_u8).prop_map(Event::AddVip),
+        1 => (at(), 110..112_u8).prop_map(|(vip, last)| Event::AddVip(vip, last)),
+        1 => (at(), prop::sample::select(&Attach::ALL[..]))
+            .prop_map(|(vip, attach)| Event::Attach(vip, attach)),
         1 => (at(), 0..3_u32).prop_map(|(pool, least)| Event::MinHealthy(pool, least)),
         2 => prop::collection::vec(last(), 1..4).prop_map(Event::Discover),
         3 => (at(), at(), any::<bool>()).prop_map(|(pool, real, up)| Event::Health(pool, real, up)),
@@ -70,12 +73,14 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A pool that a source fills, and three that are listed; the first has a node's real servers.
+/// A pool that a source fills, and three that are listed; the first has a node's real servers. One group that the kernel answers for, and one that
+/// agents do, with a director among its real servers.
 fn start() -> Document {
     let mut document = reference();
     document.vips.push(vip("mail", &[101], &[]));
     document.vips[1].vrrp.vrid = 52;
-    for (name, last) in [("mail", 50), ("mixed", 3)] {
+    document.vips[1].attach = Attach::Responder;
+    for (name, last) in [("mail", 50), ("mixed", 102)] {
         let mut real_servers = vec![rs(last, 1), rs(51, 2)];
         for real_server in &mut real_servers {
             real_server.port = 81;
@@ -191,11 +196,16 @@ impl Fleet3 {
                     document.services[service].persistence.timeout = timeout;
                 }
             }),
-            Event::AddVip(last) => self.edit(|document| {
+            Event::AddVip(vip, last) => self.edit(|document| {
                 let taken = document.vips.iter().any(|vip| vip.addresses.contains(&ip(*last)));
+                let vip = vip.index(document.vips.len());
                 if !taken {
-                    document.vips[0].addresses.push(ip(*last));
+                    document.vips[vip].addresses.push(ip(*last));
                 }
+            }),
+            Event::Attach(vip, attach) => self.edit(|document| {
+                let vip = vip.index(document.vips.len());
+                document.vips[vip].attach = *attach;
             }),
             Event::MinHealthy(pool, least) => self.edit(|document| {
                 let pool = pool.index(document.pools.len());

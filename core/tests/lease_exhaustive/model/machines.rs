@@ -63,6 +63,8 @@ pub(super) struct Facts {
     pub(super) remaining: u8,
     /// The sequence of its newest HOLD.
     pub(super) seq: u64,
+    /// The term in which it asks for promises or holds.
+    pub(super) asks_in: Option<u8>,
     /// The node that it has promised, and the sequence.
     pub(super) promised: Option<(usize, u64)>,
 }
@@ -206,7 +208,8 @@ impl Model {
                 1 << (usize::try_from(status.epoch).unwrap() * NODES + index(lease.id()));
         }
         let promised = lease.promise().map(|promise| (index(promise.to), promise.seq));
-        self.facts.push(Facts { remaining, seq: status.last_seq, promised });
+        let asks_in = status.phase.map(|_| u8::try_from(status.epoch).unwrap());
+        self.facts.push(Facts { remaining, seq: status.last_seq, asks_in, promised });
         self.machines.push(lease.clone());
         self.numbers.insert(lease, number);
         number

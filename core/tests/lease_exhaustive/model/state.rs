@@ -146,6 +146,8 @@ pub(crate) enum Action {
     /// A leader's Raft steps down by itself.
     StepDown(u8),
     Crash(u8),
+    /// The same, and a guard relinquishes.
+    Guarded(u8),
     /// The machine learns its Raft's view.
     Tell(u8),
     /// A leader orders another director to campaign at once.
