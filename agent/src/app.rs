@@ -31,9 +31,10 @@ use crate::lease::{self, LeaseStartError, LeaseThreadConfig, Order};
 use crate::links::Links;
 use crate::owned::{OwnedError, OwnerRecord};
 use crate::raft::transport::{Origin, Transport};
-use crate::raft::{self, RaftConfig, RaftError};
+use crate::raft::{self, Applied, RaftConfig, RaftError};
 use crate::reconcile::{self, NodeReport, Reconciler};
 use crate::roster::Roster;
+use crate::seen::{self, Seen};
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::{self, Sources};
 use crate::telemetry::page::{Page, PageError};
@@ -165,6 +166,8 @@ impl Parts {
             warn_without_ipvs().await;
         }
         make_run_dir(&config.run_dir)?;
+        let seen = Seen::open(&config.run_dir, &identity.fleet, identity.id)
+            .map_err(system("open the record of what was applied"))?;
         let guard = start_guard(config).await?;
 
         let connector =
@@ -242,7 +245,7 @@ impl Parts {
             lease: lease_thread,
             guard,
         };
-        parts.start_tasks(api, page, sources, credentials, transport, kernel, report);
+        parts.start_tasks(api, page, sources, credentials, transport, kernel, report, seen);
         Ok(parts)
     }
 
@@ -259,16 +262,18 @@ impl Parts {
         transport: Transport,
         kernel: Linux,
         report: watch::Sender<NodeReport>,
+        seen: Seen,
     ) {
         let context = self.context.clone();
         let stop = || self.shutdown.subscribe();
         let (links, links_seen) = watch::channel(reconcile::Links::default());
         let (news, news_seen) = mpsc::channel(reconcile::NEWS);
+        let (onward, handed_on) = watch::channel(Applied::default());
         let reconciler = Reconciler {
             own: context.identity.id,
             kernel,
             record: context.owned.clone(),
-            applied: context.raft.state.clone(),
+            applied: handed_on,
             links: links_seen,
             news: news_seen,
             lease: context.lease.clone(),
@@ -278,6 +283,8 @@ impl Parts {
         let raft = context.raft.clone();
         let mut spawn = Spawner(&mut self.tasks);
         spawn.part("the transport", transport.run(raft.clone(), stop()));
+        let older = seen::run(seen, raft.state.clone(), onward, stop());
+        spawn.part("the memory of what was applied", older);
         spawn.part("the kernel's news", reconcile::monitor(links, news, stop()));
         spawn.fallible("the reconciler", reconcile::run(reconciler, stop()));
         let standing = standing::run(

@@ -37,6 +37,7 @@ pub mod reconcile;
 pub mod recover;
 pub mod report;
 pub mod roster;
+pub mod seen;
 pub mod standing;
 pub mod telemetry;
 pub mod tls;

@@ -263,7 +263,12 @@ impl Writes {
 
 /// What another agent's answer means for the caller.
 fn refusal(status: Status, repeatable: bool) -> CallError {
-    if status::reason(&status) == Some(status::NOT_LEADER) || is_unconnected(&status) {
+    // It leads no more, or takes no part any more: it has done nothing, and somebody else leads or soon will.
+    let elsewhere = matches!(
+        status::reason(&status),
+        Some(status::NOT_LEADER | status::NO_MEMBER | status::NO_LOG)
+    );
+    if elsewhere || is_unconnected(&status) {
         return CallError::NotLeader;
     }
     // An agent's own refusal carries a hint or a reason; what the transport makes up does not, and says nothing about the request.
@@ -305,6 +310,7 @@ fn is_unconnected(status: &Status) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::belonging::Outcast;
     use crate::tls::{Peer, PeerKind};
 
     fn certified(kind: PeerKind) -> Caller {
@@ -368,6 +374,13 @@ mod tests {
             || Status::from_error(Box::new(ConnectError(Box::from("connection refused"))));
         assert!(matches!(refusal(unconnected(), false), CallError::NotLeader));
         assert!(matches!(refusal(CallError::NotLeader.into(), false), CallError::NotLeader));
+
+        for gone in [
+            CallError::NoMember(Outcast::removed(NodeId(1), "web")),
+            CallError::NoLog { fault: "disk full".into() },
+        ] {
+            assert!(matches!(refusal(gone.into(), false), CallError::NotLeader));
+        }
 
         let said = Status::from(CallError::UnknownNode { name: "x".into() });
         let CallError::Remote(status) = refusal(said, true) else {

@@ -127,7 +127,8 @@ impl Device {
     }
 }
 
-/// Shows every image that a power cut can leave within one span: all changes before one, and that one up to every `step`th byte.
+/// Shows every image that a power cut can leave within one span: all changes before one, and that one up to every byte if it is short (as the header
+/// is, which decides what counts), and to every `step`th of a page.
 pub(super) fn torn(base: &[u8], span: &[Change], step: usize, mut show: impl FnMut(&[u8])) {
     let mut image = base.to_vec();
     show(&image);
@@ -141,7 +142,7 @@ pub(super) fn torn(base: &[u8], span: &[Change], step: usize, mut show: impl FnM
                 // A byte that was there already makes no new image.
                 let new = image[place] != *byte;
                 image[place] = *byte;
-                if new && offset % step == 0 {
+                if new && (data.len() <= 512 || offset % step == 0) {
                     show(&image);
                 }
             }
