@@ -105,6 +105,8 @@ struct Thread {
     guard: Option<Guard>,
     /// Claimed, and not released.
     holding: bool,
+    /// The tenure that is held and not said yet.
+    unsaid: Option<u64>,
     /// An earlier run may have left VIPs.
     leftovers: bool,
     /// When to look at what makes no noise.
@@ -173,6 +175,7 @@ impl Thread {
             routes,
             guard: config.guard,
             holding: false,
+            unsaid: None,
             leftovers: left.is_some_and(|bound| bound.holding),
             stopping: None,
             restless: false,
@@ -337,12 +340,23 @@ impl Thread {
         self.holding = true;
         self.counters.claims.add();
         self.with_groups(Group::acquired);
-        self.tenure.send_replace(Tenure::Holding { epoch });
+        self.unsaid = Some(epoch);
+        self.say_holding();
         self.publish();
         tracing::info!(epoch, groups = self.groups.len(), "holding");
     }
 
+    /// Says that this node holds, once no group waits for answers any more: who asked for a move then finds the VIPs there.
+    fn say_holding(&mut self) {
+        if !self.groups.iter().any(Group::is_checking)
+            && let Some(epoch) = self.unsaid.take()
+        {
+            self.tenure.send_replace(Tenure::Holding { epoch });
+        }
+    }
+
     fn let_go(&mut self, goodbye: bool) {
+        self.unsaid = None;
         if self.holding {
             self.counters.releases.add();
             self.with_groups(|group, tools| group.lost(goodbye, tools));
@@ -372,6 +386,7 @@ impl Thread {
     fn wake(&mut self) {
         let mut news = false;
         self.with_groups(|group, tools| news |= group.wake(tools));
+        self.say_holding();
         if news {
             self.publish();
         }
