@@ -131,6 +131,10 @@ fn a_frozen_keepalived_keeps_its_vip_for_as_long_as_its_kernel_answers() {
     site.old[0].freeze();
     // Its backup takes over, and both kernels answer: that is keepalived's own doing, and what the fleet does not join in.
     site.old[1].enters("MASTER", Duration::from_secs(20));
+    eventually("the backup has the VIP, too", Duration::from_secs(10), || {
+        let node = &site.fleet.lab.node(OLD_2.0).namespace;
+        link::has_address(node, "eth0", VIP).then_some(())
+    });
     site.old[1].freeze();
     let vrrp = ", coexist: contest".to_owned();
     site.fleet.apply(&Document { vrrp, ..Document::vip_alone() });

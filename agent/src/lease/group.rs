@@ -148,6 +148,11 @@ impl Group {
         segment.into_iter().flat_map(Segment::sockets).chain(questions)
     }
 
+    /// Whether a claim waits for answers to a question.
+    pub(super) fn is_checking(&self) -> bool {
+        self.coexist.state() == State::Checking
+    }
+
     pub(super) fn is_attached(&self) -> bool {
         self.schedule.is_some()
     }
@@ -349,7 +354,11 @@ impl Group {
             let (source, ttl) = (heard.source, heard.ttl);
             // Another virtual router on the same segment.
             let another = heard.payload.get(1).is_some_and(|vrid| *vrid != self.vip.vrrp.vrid);
-            if another || source == segment.interface.source || members.contains(&source) {
+            if another || source == segment.interface.source {
+                continue;
+            }
+            if members.contains(&source) {
+                self.coexist.vouched(tools.clock.now());
                 continue;
             }
             news = true;

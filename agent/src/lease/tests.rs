@@ -162,9 +162,10 @@ fn watch_cable(arp: &FrameListener, vrrp: &VrrpSocket, seen: &Sender<Seen>, said
                     target_mac: [0; 6],
                     target: vip,
                 };
-                let frame = match said {
-                    Say::Ask => question.encode(BROADCAST),
-                    _ => gratuitous(THIEF, vip),
+                let frame = if matches!(said, Say::Ask) {
+                    question.encode(BROADCAST)
+                } else {
+                    gratuitous(THIEF, vip)
                 };
                 FrameSender::open().unwrap().send(&target, &frame).unwrap();
             }

@@ -108,6 +108,8 @@ struct Thread {
     page: Option<Page>,
     /// Claimed, and not released.
     holding: bool,
+    /// The tenure that is held and not said yet.
+    unsaid: Option<u64>,
     /// An earlier run may have left VIPs.
     leftovers: bool,
     /// When to look at what makes no noise.
@@ -187,6 +189,7 @@ impl Thread {
             routes,
             guard: config.guard,
             holding: false,
+            unsaid: None,
             leftovers: left.is_some_and(|bound| bound.holding),
             stopping: None,
             restless: false,
@@ -400,8 +403,9 @@ impl Thread {
         self.set_holding(true);
         self.counters.claims.add();
         self.with_groups(Group::acquired);
-        self.tenure.send_replace(Tenure::Holding { epoch });
+        self.unsaid = Some(epoch);
         self.publish();
+        self.say_holding();
         tracing::info!(epoch, groups = self.groups.len(), "holding");
     }
 
@@ -415,7 +419,17 @@ impl Thread {
         }
     }
 
+    /// Says that this node holds, once no group waits for answers any more: who asked for a move then finds the VIPs there.
+    fn say_holding(&mut self) {
+        if !self.groups.iter().any(Group::is_checking)
+            && let Some(epoch) = self.unsaid.take()
+        {
+            self.tenure.send_replace(Tenure::Holding { epoch });
+        }
+    }
+
     fn let_go(&mut self, goodbye: bool) {
+        self.unsaid = None;
         if self.holding {
             self.counters.releases.add();
             self.with_groups(|group, tools| group.lost(goodbye, tools));
@@ -448,6 +462,7 @@ impl Thread {
         if news {
             self.publish();
         }
+        self.say_holding();
     }
 
     fn listen(&mut self) {

@@ -192,6 +192,11 @@ impl Coexist {
         self.was_active = active && !self.stands_back;
     }
 
+    /// A member advertises the virtual router: it would be silent if there were a foreign master, so none has to be asked for.
+    pub fn vouched(&mut self, now: Mono) {
+        self.known_from = self.known_from.min(now);
+    }
+
     /// Whether a claim under the old configuration is to be given up with a goodbye, and a foreign backup to be waited for: addresses that were
     /// taken from it are given back. If none takes them, they are claimed again.
     #[must_use]

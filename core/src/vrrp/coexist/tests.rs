@@ -192,6 +192,10 @@ fn addresses_are_claimed_after_three_questions_that_nobody_answers() {
     let ask = Effect::Ask { advert: false };
     assert_eq!(run(&mut young, T0.after(SECOND)), [(10, ask), (20, ask), (30, Effect::Claim)]);
 
+    let mut vouched = Coexist::new(Policy::Yield, OURS, VrrpVersion::V3, SECOND, ip(10), T0);
+    vouched.vouched(T0);
+    assert_eq!(vouched.step(T0, Input::Acquired), Some(Effect::Claim));
+
     let mut answered = Coexist::new(Policy::Yield, OURS, VrrpVersion::V3, SECOND, ip(10), T0);
     assert_eq!(answered.step(T0, Input::Acquired), QUESTION);
     assert_eq!(answered.step(T0, Input::Sighted), None);
