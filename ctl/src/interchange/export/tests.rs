@@ -115,12 +115,13 @@ fn meanings(document: &Document) -> Vec<Meaning> {
     all
 }
 
-/// Groups without names, priorities and preferences, which one director's file does not have.
+/// Groups without names, priorities, preferences and ways to attach, which one director's file does not have.
 fn groups(document: &Document) -> Vec<Vip> {
     let bare = |vip: &Vip| {
         let mut vip = Vip { name: String::new(), preference: Vec::new(), ..vip.clone() };
         vip.vrrp.priority = 0;
         vip.vrrp.checksum = lvsmesh_core::model::Checksum::default();
+        vip.attach = lvsmesh_core::model::Attach::default();
         vip
     };
     document.vips.iter().map(bare).collect()
