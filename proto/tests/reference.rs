@@ -53,7 +53,7 @@ fn reference() -> Document {
             name: "web".into(),
             addresses: vec![IpAddr::from([192, 168, 3, 100])],
             interface: "eth0".into(),
-            attach: Attach::Address,
+            attach: Attach::Responder,
             preference: vec!["lvs-1".into(), "lvs-2".into()],
             vrrp: Vrrp {
                 vrid: 51,
