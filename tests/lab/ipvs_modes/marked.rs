@@ -18,7 +18,7 @@ fn one_entry_takes_all_ports(ipv6: bool) {
     let keys: Vec<_> = director.table.expect("it is a director").into_keys().collect();
     assert_eq!(keys, [ServiceKey::Mark { ipv6, mark: 7 }]);
     // Round robin goes on from one port to the next; with an entry for each it would begin anew.
-    let answers = site.answers_at(&PORTS, false).unwrap();
+    let answers = site.answers_at(&PORTS, false).unwrap_or_else(|error| panic!("{error}"));
     assert!(answers.windows(2).all(|pair| pair[0] != pair[1]), "{answers:?}");
     site.leave();
     assert_eq!(site.observe_all(), before, "the machines are as they were");

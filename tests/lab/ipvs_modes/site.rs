@@ -173,7 +173,7 @@ impl Site {
     pub(super) fn claim(&self, number: usize) {
         if self.way.attach == Attach::Responder {
             let answering = Answering::start(self.node(number), self.vips());
-            self.answering.lock().unwrap().insert(number, answering);
+            self.answering.lock().expect("nobody panics with it").insert(number, answering);
             return;
         }
         self.perform(number, |address| Action::AddAddress { interface: "eth0".into(), address });
@@ -182,7 +182,7 @@ impl Site {
     /// Takes them off, or has it answer no more.
     pub(super) fn release(&self, number: usize) {
         if self.way.attach == Attach::Responder {
-            self.answering.lock().unwrap().remove(&number);
+            self.answering.lock().expect("nobody panics with it").remove(&number);
             return;
         }
         self.perform(number, |address| Action::RemoveAddress { interface: "eth0".into(), address });
