@@ -294,7 +294,8 @@ impl Parts {
         spawn.part("the question whether this is a node", belonging::run(context.clone(), stop()));
         spawn.part("the report", report::run(context.clone(), stop()));
         spawn.part("the metrics page", page.serve(sources, stop()));
-        spawn.part("the watchdog", watchdog(stop()));
+        let turns = Arc::clone(&context.lease.counters);
+        spawn.part("the watchdog", watchdog(move || turns.turns.get(), stop()));
         if let Some(guard) = self.guard.clone() {
             spawn.part("the guard's keeper", tend(guard, stop()));
         }
@@ -435,20 +436,35 @@ async fn tend(guard: Guard, mut shutdown: watch::Receiver<bool>) {
     }
 }
 
-/// Tells systemd that the runtime still turns, if it wants to know.
-async fn watchdog(mut shutdown: watch::Receiver<bool>) {
+/// Tells systemd that runtime and lease thread still turn, if it wants to know. `turns`: of the lease thread, which makes one a second at least.
+async fn watchdog(turns: impl Fn() -> u64, mut shutdown: watch::Receiver<bool>) {
     let Some(patience) = sd_notify::watchdog_enabled() else {
         // An error says that nobody can ask us to stop any more, which asks us to stop.
         drop(shutdown.wait_for(|stop| *stop).await);
         return;
     };
     let mut interval = tokio::time::interval(patience / 2);
+    let mut progress = Progress::default();
     loop {
         tokio::select! {
             biased;
             _ = shutdown.wait_for(|stop| *stop) => return,
-            _ = interval.tick() => notify(&[NotifyState::Watchdog]),
+            _ = interval.tick() => if progress.since_last(turns()) {
+                notify(&[NotifyState::Watchdog]);
+            } else {
+                tracing::error!("the lease thread stands still; the watchdog is not told otherwise");
+            },
         }
+    }
+}
+
+/// Whether a count goes on.
+#[derive(Debug, Default)]
+struct Progress(Option<u64>);
+
+impl Progress {
+    fn since_last(&mut self, count: u64) -> bool {
+        self.0.replace(count) != Some(count)
     }
 }
 
@@ -515,5 +531,19 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_count_that_goes_on_is_progress() {
+        let mut progress = Progress::default();
+        assert!(progress.since_last(0), "nothing to compare with yet");
+        assert!(!progress.since_last(0));
+        assert!(progress.since_last(1));
+        assert!(!progress.since_last(1));
     }
 }

@@ -54,7 +54,7 @@ fn reference() -> Document {
             addresses: vec![IpAddr::from([192, 168, 3, 100])],
             interface: "eth0".into(),
             excluded: 0,
-            attach: Attach::Address,
+            attach: Attach::Responder,
             garp: lvsmesh_core::model::Garp::default(),
             preference: vec!["lvs-1".into(), "lvs-2".into()],
             vrrp: Vrrp {

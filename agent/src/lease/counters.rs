@@ -34,6 +34,8 @@ pub struct Counters {
     pub claims: Counter,
     /// Releases.
     pub releases: Counter,
+    /// Times that the thread has gone through its loop: at least one a second.
+    pub turns: Counter,
     /// Promises to others that ended early because the holder, or its guard, said that it had stopped.
     pub promises_voided: Counter,
     /// Those of them of which a guard said so.

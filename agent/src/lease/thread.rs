@@ -208,6 +208,7 @@ impl Thread {
 
     /// Takes in everything there is, then does everything that is due.
     fn turn(&mut self) {
+        self.counters.turns.add();
         if let Some(page) = self.page {
             page.turn();
         }

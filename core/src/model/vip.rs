@@ -75,10 +75,10 @@ impl Default for Garp {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Attach {
     /// The address is added to the interface on claim and removed on release; the kernel answers ARP and neighbour solicitations for it.
-    #[default]
     Address,
     /// The address is on every director's `lo` all the time, where the kernel answers for it neither ARP nor neighbour solicitations; the holder's
     /// agent answers them, each under the lease. A link-local address is on no `lo`: it is answered and announced, and serves as a gateway.
+    #[default]
     Responder,
 }
 

@@ -121,7 +121,7 @@ fn meanings(document: &Document) -> Vec<Meaning> {
     all
 }
 
-/// Groups without names, priorities and preferences, which one director's file does not have.
+/// Groups without names, priorities, preferences and ways to attach, which one director's file does not have.
 fn groups(document: &Document) -> Vec<Vip> {
     let bare = |vip: &Vip| {
         let mut vip = Vip { name: String::new(), preference: Vec::new(), ..vip.clone() };
@@ -130,6 +130,7 @@ fn groups(document: &Document) -> Vec<Vip> {
         // It has no word for the one, and one pace for all groups.
         vip.vrrp.coexist = lvsmesh_core::model::Coexist::default();
         vip.garp.interval = std::time::Duration::ZERO;
+        vip.attach = lvsmesh_core::model::Attach::default();
         vip
     };
     document.vips.iter().map(bare).collect()
