@@ -52,16 +52,19 @@ fn groups_of_every_kind_are_held_and_announced_side_by_side() {
     addresses: [{API}]
     excluded: [{}]
     interface: eth0
+    attach: address
     preference: [{}]
     vrrp: {{ vrid: 52, version: 3, advert_interval: 200ms }}
   - name: other
     addresses: [{OTHER}]
     interface: eth1
+    attach: address
     preference: [{}]
     vrrp: {{ vrid: 51, version: 3, advert_interval: 500ms, priority: 190 }}
   - name: six
     addresses: ['{SIX}']
     interface: eth0
+    attach: address
     preference: [{}]
     vrrp: {{ vrid: 51, version: 3, advert_interval: 500ms, priority: 180 }}
 ",

@@ -88,6 +88,7 @@ fn wireshark_finds_every_advert_well_formed() {
             "  - name: {name}
     addresses: [{addresses}]
     interface: eth0
+    attach: address
     preference: [{}]
     vrrp: {{ vrid: {vrid}, version: 3, advert_interval: 200ms{more} }}
 ",
