@@ -142,10 +142,11 @@ fn a_seed_is_one_history() {
     }
 }
 
-/// Runs seeds with a rule left out until one fails. A node that panics has noticed too.
+/// Runs seeds with a rule left out until one fails. A node that panics has noticed too. These are the rules whose absence a few hundred seeds
+/// notice; what takes a rarer coincidence is left out in `lease_exhaustive`, which looks at every one.
 #[track_caller]
 fn caught(name: &str, faults: Faults, forgets: Forgets) -> String {
-    let found = (0..3000).find_map(|seed| {
+    let found = (0..1000).find_map(|seed| {
         let plan = Plan { faults, forgets, ..plan(seed) };
         match std::panic::catch_unwind(|| run(plan)) {
             Ok(Ok(_)) => None,
@@ -182,36 +183,8 @@ fn a_lease_that_outlives_its_promise_is_caught() {
 }
 
 #[test]
-fn a_lease_counted_from_the_arrival_of_a_promise_is_caught() {
-    let faults = Faults { lease_from_arrival: true, ..Faults::default() };
-    lets_two_hold("lease from arrival", faults);
-}
-
-#[test]
-fn a_restarted_voter_that_votes_at_once_is_caught() {
-    lets_two_hold("silence ignored", Faults { silence_ignored: true, ..Faults::default() });
-}
-
-#[test]
-fn a_voter_that_stands_for_election_under_its_promise_is_caught() {
-    let faults = Faults { campaign_under_promise: true, ..Faults::default() };
-    lets_two_hold("campaign under promise", faults);
-}
-
-#[test]
-fn a_holder_that_relinquishes_and_holds_on_is_caught() {
-    let faults = Faults { kept_after_relinquishing: true, ..Faults::default() };
-    lets_two_hold("kept after relinquishing", faults);
-}
-
-#[test]
 fn a_disk_that_lies_about_its_writes_is_caught() {
     caught("writes forgotten", Faults::default(), Forgets::Writes);
-}
-
-#[test]
-fn a_disk_that_forgets_votes_is_caught() {
-    caught("votes forgotten", Faults::default(), Forgets::Votes);
 }
 
 #[test]

@@ -68,8 +68,6 @@ pub(crate) enum Forgets {
     Nothing,
     /// Everything: it says that it has written and has not.
     Writes,
-    /// For whom the node has voted.
-    Votes,
     /// The last entry.
     LastEntry,
 }
@@ -148,7 +146,6 @@ impl Machine {
         self.disk.crash();
         match self.forgets {
             Forgets::Nothing | Forgets::Writes => {}
-            Forgets::Votes => self.disk.forget_vote(),
             Forgets::LastEntry => self.disk.forget_last_entry(),
         }
         if let Some(agent) = self.agent.take() {

@@ -77,11 +77,6 @@ impl Disk {
         }
     }
 
-    /// Forgets for whom this node voted, as a store would that kept the term alone.
-    pub fn forget_vote(&self) {
-        self.tamper(|image| image.outline.hard_state.vote = 0);
-    }
-
     /// Forgets the last entry, as a store would that opened a damaged log as far as it could be read.
     pub fn forget_last_entry(&self) {
         self.tamper(|image| {
