@@ -320,6 +320,7 @@ impl Command {
             Self::Node(Node::List) => "node list",
             Self::Node(Node::Remove { .. }) => "node remove",
             Self::Failover(_) => "failover",
+            Self::Vip(Vip::Status { .. }) => "vip status",
             Self::Vip(Vip::Take { .. }) => "vip take",
             Self::Vip(Vip::Yield { .. }) => "vip yield",
             Self::Import(Import::Keepalived(_)) => "import keepalived",

@@ -5,6 +5,7 @@ pub(crate) mod ipvs;
 pub(crate) mod node;
 pub(crate) mod snapshot;
 pub(crate) mod status;
+pub(crate) mod vip;
 
 /// How a column stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

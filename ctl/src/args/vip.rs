@@ -2,9 +2,15 @@
 
 use clap::Subcommand;
 
-/// Beside another VRRP router, such as a keepalived that is to be replaced.
+/// Who answers for the VIPs; and how to take one over from another VRRP router, such as a keepalived that is to be replaced.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Vip {
+    /// Show for each VIP group who holds it, what is left of the lease, what keeps everybody else silent, and for how long
+    /// two machines may answer.
+    Status {
+        /// Only this one.
+        group: Option<String>,
+    },
     /// Take a VIP group over from a foreign VRRP master: announce it with a higher priority, and claim it when the
     /// other has given up. Sets `vrrp.coexist: contest` and `vrrp.priority` in the desired state.
     Take {

@@ -1,4 +1,4 @@
-//! `lvsctl vip`: one change of the desired state, made against the revision that was read.
+//! `lvsctl vip`: who answers for the VIPs; and one change of the desired state, made against the revision that was read.
 
 use lvsmesh_core::model::{Coexist, Document};
 use lvsmesh_proto::v1;
@@ -9,10 +9,12 @@ use crate::args::Vip;
 use crate::client::{Client, Repeat};
 use crate::failure::{Exit, Failure};
 use crate::output::{Done, Format, present};
+use crate::render;
 use crate::tree::{map, number, texts};
 
 pub(super) async fn run(client: &Client, format: Format, vip: Vip) -> Result<Done, Failure> {
     let (group, coexist, priority, word) = match vip {
+        Vip::Status { group } => return status(client, format, group.as_deref()).await,
         Vip::Take { group, priority } => (group, Coexist::Contest, priority, "take"),
         Vip::Yield { group, priority } => (group, Coexist::Yield, priority, "yield"),
     };
@@ -37,24 +39,50 @@ pub(super) async fn run(client: &Client, format: Format, vip: Vip) -> Result<Don
     present(format, &tree, || table(&answer, &group, coexist)).map(Done::printed)
 }
 
+async fn status(client: &Client, format: Format, group: Option<&str>) -> Result<Done, Failure> {
+    let (_, document) = get::document(client, 0).await?;
+    let request = v1::StatusRequest {};
+    let answer = client
+        .call(Repeat::Freely, request, async |control, request| control.status(request).await)
+        .await?;
+    if let Some(group) = group {
+        known(&document, group)?;
+    }
+    let groups = render::vip::groups(&document, &answer, group);
+    let tree = render::vip::tree(&document, &groups);
+    let text = present(format, &tree, || render::vip::table(&document, &groups))?;
+    let done = Done::printed(text);
+    if answer.quorum {
+        return Ok(done);
+    }
+    let failure = Failure::new(Exit::NoQuorum, "no quorum: no majority of voters can be reached");
+    Ok(Done { complaint: failure.render(), exit: Exit::NoQuorum, ..done })
+}
+
+/// That the document has that group.
+fn known(document: &Document, group: &str) -> Result<(), Failure> {
+    let names: Vec<&str> = document.vips.iter().map(|vip| vip.name.as_str()).collect();
+    if names.contains(&group) {
+        return Ok(());
+    }
+    let hint = match names.as_slice() {
+        [] => "the desired state has none".to_owned(),
+        names => format!("there are {}", names.join(", ")),
+    };
+    Err(Failure::new(Exit::NotFound, format!("no VIP group is named {group:?}")).hint(hint))
+}
+
 fn change(
     document: &mut Document,
     group: &str,
     coexist: Coexist,
     priority: u8,
 ) -> Result<(), Failure> {
-    let names: Vec<String> = document.vips.iter().map(|vip| vip.name.clone()).collect();
-    let Some(vip) = document.vips.iter_mut().find(|vip| vip.name == group) else {
-        let hint = match names.as_slice() {
-            [] => "the desired state has none".to_owned(),
-            names => format!("there are {}", names.join(", ")),
-        };
-        return Err(
-            Failure::new(Exit::NotFound, format!("no VIP group is named {group:?}")).hint(hint)
-        );
-    };
-    vip.vrrp.coexist = coexist;
-    vip.vrrp.priority = priority;
+    known(document, group)?;
+    for vip in document.vips.iter_mut().filter(|vip| vip.name == group) {
+        vip.vrrp.coexist = coexist;
+        vip.vrrp.priority = priority;
+    }
     Ok(())
 }
 

@@ -1,0 +1,194 @@
+//! Who answers for each VIP group, and what keeps everybody else silent. See `docs/adr/0006-fences.md` for the reasons.
+
+use lvsmesh_core::document::Value;
+use lvsmesh_core::model::{Attach, Document, NoQuorum, Vip};
+use lvsmesh_proto::v1::{StatusResponse, VipStatus};
+
+use super::Align::{Left, Right};
+use super::{columns, dash};
+use crate::tree::{map, number, texts};
+
+/// A group as the document has it, and as the fleet says it is.
+pub(crate) type Group<'a> = (&'a Vip, &'a VipStatus);
+
+/// The groups of the document that the status knows, all of them or the named one.
+pub(crate) fn groups<'a>(
+    document: &'a Document,
+    status: &'a StatusResponse,
+    name: Option<&str>,
+) -> Vec<Group<'a>> {
+    let wanted = document.vips.iter().filter(|vip| name.is_none_or(|name| vip.name == name));
+    let seen = |vip: &'a Vip| status.vips.iter().find(|seen| seen.name == vip.name);
+    wanted.filter_map(|vip| Some((vip, seen(vip)?))).collect()
+}
+
+/// What keeps a holder silent whose lease is over, the innermost first.
+fn fences(attach: Attach) -> &'static [&'static str] {
+    match attach {
+        Attach::Responder => &[
+            "the holder's agent reads its lease before each answer, announcement and advert",
+            "no kernel answers for the VIP: an agent that is dead, stopped or cut off is silent by itself",
+            "the guard says goodbye for a dead agent, and kills one that stands still for a lease",
+        ],
+        Attach::Address => &[
+            "the holder's agent reads its lease before each announcement and advert, and takes the address away before the lease ends",
+            "the guard takes the address away for a dead agent, and kills one that stands still for a lease",
+            "the address's lifetime: 2 s, renewed twice a second",
+        ],
+    }
+}
+
+/// For how long two machines may answer, by what happens to the holder.
+fn overlap(attach: Attach) -> &'static [&'static str] {
+    match attach {
+        Attach::Responder => &[
+            "crash, hang, partition, power loss, clocks up to 2 % apart: none",
+            "a virtual machine paused from outside: what was left of its lease, or until it hears the new holder",
+        ],
+        Attach::Address => &[
+            "partition, power loss, clocks up to 2 % apart: none",
+            "crash: none while the guard lives; hang: none promised, it is killed after a lease",
+            "crash together with the guard: until the address's lifetime ends, at most 3 s",
+            "a virtual machine paused from outside: what was left of its lease, or until it hears the new holder",
+        ],
+    }
+}
+
+fn without_quorum(policy: NoQuorum) -> &'static str {
+    match policy {
+        NoQuorum::Strict => "strict: nobody answers",
+    }
+}
+
+fn answers(attach: Attach) -> &'static str {
+    match attach {
+        Attach::Responder => "agent",
+        Attach::Address => "kernel",
+    }
+}
+
+/// For people.
+pub(crate) fn table(document: &Document, groups: &[Group<'_>]) -> String {
+    if groups.is_empty() {
+        return "the desired state has no VIP group\n".to_owned();
+    }
+    let rows: Vec<[String; 6]> = groups
+        .iter()
+        .map(|(vip, seen)| {
+            let held = !seen.holder.is_empty();
+            [
+                vip.name.clone(),
+                if held { seen.holder.clone() } else { "nobody".to_owned() },
+                seen.epoch.to_string(),
+                if held { format!("{} ms", seen.lease_remaining_ms) } else { "-".to_owned() },
+                answers(vip.attach).to_owned(),
+                dash(&seen.also_on.join(", ")),
+            ]
+        })
+        .collect();
+    let headings = [
+        ("VIP", Left),
+        ("HOLDER", Left),
+        ("EPOCH", Right),
+        ("LEASE", Right),
+        ("ANSWERS", Left),
+        ("ALSO ON", Left),
+    ];
+    let mut text = columns(headings, &rows, "");
+    for (vip, _) in groups {
+        text += &format!("\n{} (attach: {})\n", vip.name, vip.attach.name());
+        let policy = [without_quorum(document.fleet.no_quorum)];
+        let blocks: [(&str, &[&str]); 3] = [
+            ("fences", fences(vip.attach)),
+            ("two may answer", overlap(vip.attach)),
+            ("no quorum", &policy),
+        ];
+        for (heading, lines) in blocks {
+            for (index, line) in lines.iter().enumerate() {
+                let heading = if index == 0 { heading } else { "" };
+                text += &format!("  {heading:<16}{line}\n");
+            }
+        }
+    }
+    text
+}
+
+/// For programs.
+pub(crate) fn tree(document: &Document, groups: &[Group<'_>]) -> Value {
+    let lines = |lines: &[&str]| texts(&lines.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let group = |(vip, seen): &Group<'_>| {
+        map([
+            ("name", vip.name.as_str().into()),
+            ("addresses", texts(&seen.addresses)),
+            ("holder", seen.holder.as_str().into()),
+            ("epoch", number(seen.epoch)),
+            ("lease_remaining_ms", number(seen.lease_remaining_ms)),
+            ("also_on", texts(&seen.also_on)),
+            ("attach", vip.attach.name().into()),
+            ("fences", lines(fences(vip.attach))),
+            ("overlap", lines(overlap(vip.attach))),
+            ("no_quorum", document.fleet.no_quorum.name().into()),
+        ])
+    };
+    map([("vips", Value::List(groups.iter().map(group).collect()))])
+}
+
+#[cfg(test)]
+mod tests {
+    use lvsmesh_core::document::decode;
+
+    use super::*;
+
+    fn document(attach: &str) -> Document {
+        let vip = map([
+            ("name", "web".into()),
+            ("addresses", texts(&["192.0.2.100".to_owned()])),
+            ("interface", "eth0".into()),
+            ("attach", attach.into()),
+            ("vrrp", map([("vrid", number(51))])),
+        ]);
+        let fleet = map([("name", "blue".into())]);
+        decode(&map([("fleet", fleet), ("vips", Value::List(vec![vip]))])).unwrap()
+    }
+
+    fn status(holder: &str) -> StatusResponse {
+        let vip = VipStatus {
+            name: "web".into(),
+            addresses: vec!["192.0.2.100".into()],
+            holder: holder.into(),
+            epoch: 7,
+            lease_remaining_ms: if holder.is_empty() { 0 } else { 143 },
+            also_on: vec![],
+        };
+        StatusResponse { vips: vec![vip], ..StatusResponse::default() }
+    }
+
+    #[test]
+    fn a_group_is_shown_with_its_fences() {
+        let (document, status) = (document("responder"), status("lvs-1"));
+        insta::assert_snapshot!(table(&document, &groups(&document, &status, None)), @r"
+        VIP  HOLDER  EPOCH   LEASE  ANSWERS  ALSO ON
+        web  lvs-1       7  143 ms  agent    -
+
+        web (attach: responder)
+          fences          the holder's agent reads its lease before each answer, announcement and advert
+                          no kernel answers for the VIP: an agent that is dead, stopped or cut off is silent by itself
+                          the guard says goodbye for a dead agent, and kills one that stands still for a lease
+          two may answer  crash, hang, partition, power loss, clocks up to 2 % apart: none
+                          a virtual machine paused from outside: what was left of its lease, or until it hears the new holder
+          no quorum       strict: nobody answers
+        ");
+    }
+
+    #[test]
+    fn an_address_that_its_kernel_answers_for_promises_less() {
+        let (document, status) = (document("address"), status(""));
+        let text = table(&document, &groups(&document, &status, Some("web")));
+        assert!(text.contains("web  nobody      7      -  kernel"), "{text}");
+        assert!(
+            text.contains("crash together with the guard: until the address's lifetime"),
+            "{text}"
+        );
+        assert!(groups(&document, &status, Some("wbe")).is_empty());
+    }
+}
