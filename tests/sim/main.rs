@@ -9,7 +9,7 @@
 //! ```text
 //! LVSMESH_SEED=7 cargo test -p lvsmesh-tests --test sim -- --nocapture     one seed, with what happens in it
 //! LVSMESH_SEEDS=5000..9000 cargo test -p lvsmesh-tests --test sim          other seeds; prints how far it is
-//! LVSMESH_FLEET_HOURS=10 cargo test -p lvsmesh-tests --test sim long_run -- --ignored --nocapture
+//! LVSMESH_FLEET_HOURS=10 cargo test -p lvsmesh-tests --test sim a_fleet -- --nocapture
 //!                                                                         ten more simulated hours, after those that the ledger has
 //! ```
 #![allow(
@@ -103,6 +103,9 @@ fn run_all(seeds: &Range<u64>, trace: bool) -> Result<Vec<Summary>, (u64, Violat
 
 #[test]
 fn a_fleet_under_every_fault_has_one_holder_one_log_and_comes_back() {
+    if let Some(hours) = long::wanted() {
+        return long::run(hours);
+    }
     let (seeds, named) = seeds();
     let summaries = run_all(&seeds, named).unwrap_or_else(|(seed, violation)| {
         panic!(
