@@ -127,6 +127,8 @@ pub struct Coexist {
     /// An announcement by another was answered last.
     answered_at: Option<Mono>,
     contest: Contest,
+    /// With whom, and since when the first advert of it was sent: one that was late with an advert is contested with further on, and not anew.
+    contested: Option<(IpAddr, Mono)>,
 }
 
 /// A foreign master.
@@ -141,7 +143,6 @@ struct Known {
 /// How far asking and contesting are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Contest {
-    since: Mono,
     adverts: u8,
     advert_at: Mono,
     /// Somebody answered for the addresses since the contest began.
@@ -178,6 +179,7 @@ impl Coexist {
             unimpressed: None,
             answered_at: None,
             contest: Contest::default(),
+            contested: None,
         };
         machine.known_from = now.after(machine.down_time(interval));
         machine
@@ -249,6 +251,7 @@ impl Coexist {
             Input::Acquired => self.acquired(now),
             Input::Lost => {
                 // What was on the wire is the lease machine's to withdraw.
+                self.contested = None;
                 self.enter(State::NoLease);
                 None
             }
@@ -293,13 +296,13 @@ impl Coexist {
             State::Active => Some(Effect::Reassert),
             State::Checking => self.meet(now, heard),
             // The master that we yielded to may have lowered its priority.
-            State::Yielding if self.contests(now, heard) => self.begin_contest(now),
+            State::Yielding if self.contests(now, heard) => self.meet(now, heard),
             State::Yielding => None,
             State::Contesting => {
                 self.contest.unanswered = 0;
                 if self.outranked(now) {
                     self.enter(State::Yielding);
-                } else if now >= self.contest.since.after(3 * at_least(heard.interval)) {
+                } else if now >= self.contested_since(now).after(3 * at_least(heard.interval)) {
                     // It has had three of our adverts at least.
                     self.unimpressed = Some(heard.source);
                     self.enter(State::Yielding);
@@ -312,10 +315,17 @@ impl Coexist {
     /// A foreign master is alive and nothing of ours is on the wire.
     fn meet(&mut self, now: Mono, foreign: Foreign) -> Option<Effect> {
         if self.contests(now, foreign) {
+            if self.contested.is_none_or(|(source, _)| source != foreign.source) {
+                self.contested = Some((foreign.source, now));
+            }
             return self.begin_contest(now);
         }
         self.enter(State::Yielding);
         None
+    }
+
+    fn contested_since(&self, now: Mono) -> Mono {
+        self.contested.map_or(now, |(_, since)| since)
     }
 
     fn contests(&self, now: Mono, foreign: Foreign) -> bool {
@@ -327,7 +337,7 @@ impl Coexist {
 
     fn begin_contest(&mut self, now: Mono) -> Option<Effect> {
         self.enter(State::Contesting);
-        self.contest = Contest { since: now, advert_at: now, ..Contest::default() };
+        self.contest = Contest { advert_at: now, ..Contest::default() };
         self.go_on(now)
     }
 
@@ -352,6 +362,7 @@ impl Coexist {
     }
 
     fn claim(&mut self) -> Option<Effect> {
+        self.contested = None;
         self.enter(State::Active);
         Some(Effect::Claim)
     }
@@ -376,6 +387,7 @@ impl Coexist {
             // Our adverts tell its backups already that somebody is there.
             State::Contesting if was_known => {
                 self.foreign = None;
+                self.contested = None;
                 self.check(now)
             }
             State::NoLease | State::Yielding | State::Contesting | State::Checking => None,

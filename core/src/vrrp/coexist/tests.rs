@@ -257,6 +257,19 @@ fn one_that_does_not_give_up_is_yielded_to_and_named() {
 }
 
 #[test]
+fn one_whose_adverts_are_late_is_contested_with_further_on_and_not_anew() {
+    let mut machine = after(Policy::Contest, &[advert(9, 50), Input::Acquired]);
+    // Each a little later than the contest waits before it asks whether anybody is there.
+    for advert_number in 1..=3 {
+        let now = T0.after(advert_number * Duration::from_millis(1_220));
+        let effects = run(&mut machine, now);
+        assert!(effects.iter().all(|(_, effect)| *effect != Effect::Claim), "{effects:?}");
+        let _ = machine.step(now, advert(9, 50));
+    }
+    assert_eq!((machine.state(), machine.unimpressed()), (State::Yielding, Some(ip(9))));
+}
+
+#[test]
 fn over_ipv6_the_higher_address_wins_too() {
     let address = |last: u16| IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, last]);
     for (last, effect) in [(9, Effect::Reassert), (0x11, Effect::Silence)] {
