@@ -88,7 +88,7 @@ pub(crate) enum Command {
     Node(Node),
     /// Move the VIPs to another director.
     Failover(Failover),
-    /// Take a VIP group over from a keepalived beside the fleet, and give it back.
+    /// Show who answers for the VIPs; take one over from a keepalived beside the fleet, and give it back.
     #[command(subcommand)]
     Vip(Vip),
     /// Turn another program's configuration, or a live IPVS table, into a document for `apply`.
