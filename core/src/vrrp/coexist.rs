@@ -301,11 +301,10 @@ impl Coexist {
             State::Contesting => {
                 self.contest.unanswered = 0;
                 if self.outranked(now) {
+                    self.contested = None;
                     self.enter(State::Yielding);
-                } else if now >= self.contested_since(now).after(3 * at_least(heard.interval)) {
-                    // It has had three of our adverts at least.
-                    self.unimpressed = Some(heard.source);
-                    self.enter(State::Yielding);
+                } else if self.has_had_enough(now, heard) {
+                    self.give_up_on(heard);
                 }
                 None
             }
@@ -318,14 +317,27 @@ impl Coexist {
             if self.contested.is_none_or(|(source, _)| source != foreign.source) {
                 self.contested = Some((foreign.source, now));
             }
+            if self.has_had_enough(now, foreign) {
+                self.give_up_on(foreign);
+                return None;
+            }
             return self.begin_contest(now);
         }
+        self.contested = None;
         self.enter(State::Yielding);
         None
     }
 
-    fn contested_since(&self, now: Mono) -> Mono {
-        self.contested.map_or(now, |(_, since)| since)
+    /// Whether it has had three of our adverts at least.
+    fn has_had_enough(&self, now: Mono, foreign: Foreign) -> bool {
+        let span = 3 * at_least(foreign.interval);
+        self.contested.is_some_and(|(_, since)| now >= since.after(span))
+    }
+
+    fn give_up_on(&mut self, foreign: Foreign) {
+        self.unimpressed = Some(foreign.source);
+        self.contested = None;
+        self.enter(State::Yielding);
     }
 
     fn contests(&self, now: Mono, foreign: Foreign) -> bool {
