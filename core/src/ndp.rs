@@ -187,15 +187,9 @@ impl Advertisement {
     }
 }
 
-/// RFC 4443 §2.3: over the addresses, the length, the next header, and the message.
+/// Of a frame as long as an advertisement's.
 fn checksum(frame: &[u8]) -> u16 {
-    let (pairs, _) = frame[22..].as_chunks::<2>();
-    let words = pairs.iter().map(|pair| u32::from(u16::from_be_bytes(*pair))).sum::<u32>();
-    let mut sum = words + u32::from(frame[19]) + u32::from(ICMPV6);
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).unwrap_or(u16::MAX)
+    solicitation::checksum(&frame[22..54], &frame[54..])
 }
 
 fn take<const N: usize>(frame: &[u8; FRAME_LEN], offset: usize) -> [u8; N] {

@@ -180,7 +180,7 @@ fn source_option(mut options: &[u8]) -> Result<Option<Mac>, SolicitationError> {
 }
 
 /// RFC 4443 §2.3, over a message with its checksum: 0 if that is right. `addresses`: source and destination.
-fn checksum(addresses: &[u8], message: &[u8]) -> u16 {
+pub(super) fn checksum(addresses: &[u8], message: &[u8]) -> u16 {
     let words = |bytes: &[u8]| {
         let (pairs, last) = bytes.as_chunks::<2>();
         let odd = last.first().map_or(0, |byte| u32::from(*byte) << 8);
