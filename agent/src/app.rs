@@ -291,7 +291,7 @@ impl Parts {
             context.identity.id,
             raft.clone(),
             context.report.clone(),
-            context.lease.inputs.clone(),
+            context.lease.clone(),
             stop(),
         );
         spawn.part("the standing", standing);

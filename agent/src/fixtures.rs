@@ -36,6 +36,7 @@ pub(crate) fn vip() -> Vip {
         excluded: 0,
         attach: Attach::Address,
         garp: lvsmesh_core::model::Garp::default(),
+        arbiters: Vec::new(),
         preference: vec!["lvs-1".into()],
         vrrp: Vrrp {
             vrid: 51,

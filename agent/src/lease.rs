@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use lvsmesh_core::lease::{Input, Timing};
 use lvsmesh_core::model::{NodeId, Vip};
+use lvsmesh_core::vrrp::fallback::Policy;
 use lvsmesh_kernel::clock::raw_now;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::watch;
@@ -115,6 +116,8 @@ pub struct Outlook {
     pub attached: BTreeSet<IpAddr>,
     /// VIPs for which the thread answers ARP and neighbour solicitations in the kernel's place.
     pub answering: BTreeSet<IpAddr>,
+    /// This node holds without a lease, all groups or some.
+    pub unleased: Option<Unleased>,
 }
 
 /// Starts the thread. It ends after [`Order::Stop`], when it has given up what it held.
@@ -151,6 +154,37 @@ impl LeaseHandle {
     }
 }
 
+/// What this node may do without a quorum, and who else may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WithoutQuorum {
+    /// The fleet's policy, with `auto` resolved.
+    pub policy: Policy,
+    /// This node's position among the directors, the most preferred first.
+    pub rank: u8,
+    /// The other directors that vote.
+    pub directors: BTreeSet<NodeId>,
+}
+
+/// How a node holds that has no lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unleased {
+    /// It held when the quorum was lost.
+    Sticky,
+    /// It took what nobody held.
+    Vrrp,
+}
+
+impl Unleased {
+    /// The policy's word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sticky => Policy::Sticky.name(),
+            Self::Vrrp => Policy::Vrrp.name(),
+        }
+    }
+}
+
 /// Whether this node holds the VIPs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tenure {
@@ -182,6 +216,8 @@ pub enum Order {
     Members(BTreeSet<IpAddr>),
     /// The addresses of each other director: adverts by unicast go there.
     Directors(Vec<BTreeSet<IpAddr>>),
+    /// What is done without a quorum.
+    WithoutQuorum(WithoutQuorum),
     /// Someone took a VIP off its interface, or a link changed: if this node holds, put everything back at once.
     Refresh,
     /// Give up what is held and end the thread.

@@ -140,6 +140,7 @@ fn document(managed: bool) -> Document {
         excluded: 0,
         attach: Attach::Address,
         garp: lvsmesh_core::model::Garp::default(),
+        arbiters: Vec::new(),
         preference: vec![],
         vrrp: Vrrp {
             vrid: 51,

@@ -65,17 +65,26 @@ pub enum NoQuorum {
     /// A VIP is held only under a lease: without a quorum nobody answers for it.
     #[default]
     Strict,
+    /// A holder that loses the quorum goes on while nobody contests it.
+    Sticky,
+    /// As that, and a director without a quorum takes a VIP that nobody answers for.
+    VrrpFallback,
+    /// As `VrrpFallback` while at most two directors vote, otherwise as `Strict`.
+    Auto,
 }
 
 impl NoQuorum {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Strict];
+    pub const ALL: [Self; 4] = [Self::Strict, Self::Sticky, Self::VrrpFallback, Self::Auto];
 
     /// The document's word.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Strict => "strict",
+            Self::Sticky => "sticky",
+            Self::VrrpFallback => "vrrp-fallback",
+            Self::Auto => "auto",
         }
     }
 }

@@ -3,12 +3,14 @@
 //! The lease decides who holds; adverts tell switches, keepalived backups and packet captures about it. Implemented: the packet formats
 //! of RFC 3768 §5.3 (version 2, with the authentication types 0 and 1 of RFC 2338 §5.3.6) and RFC 9568 §5.2 (version 3 over IPv4 and
 //! IPv6), the order of routers and the timers of RFC 9568 §6. Not implemented, on purpose: the election (§6.4), because no node takes or
-//! gives an address by adverts; virtual MACs (§7.3).
+//! gives an address by adverts, except without a majority where the fleet's policy allows it ([`fallback`]); virtual MACs (§7.3).
 
 pub mod coexist;
+pub mod fallback;
 pub mod packet;
 
 pub use coexist::Coexist;
+pub use fallback::Fallback;
 pub use packet::{Advert, DecodeError, Mismatch};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -15,6 +15,7 @@ pub mod clock;
 mod error;
 pub mod fake;
 mod fou;
+pub mod gateway;
 mod genl;
 pub mod ipvs;
 mod linux;

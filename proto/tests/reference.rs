@@ -56,6 +56,7 @@ fn reference() -> Document {
             excluded: 0,
             attach: Attach::Responder,
             garp: lvsmesh_core::model::Garp::default(),
+            arbiters: Vec::new(),
             preference: vec!["lvs-1".into(), "lvs-2".into()],
             vrrp: Vrrp {
                 vrid: 51,

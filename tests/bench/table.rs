@@ -158,6 +158,7 @@ fn document(options: &Options, weight: u32) -> Document {
         excluded: 0,
         attach: Attach::Address,
         garp: lvsmesh_core::model::Garp::default(),
+        arbiters: Vec::new(),
         preference: vec![],
         vrrp: Vrrp {
             vrid: 51,

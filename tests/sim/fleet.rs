@@ -109,6 +109,7 @@ fn document(rng: &mut Rng) -> Document {
             excluded: 0,
             attach: Attach::Address,
             garp: lvsmesh_core::model::Garp::default(),
+            arbiters: Vec::new(),
             preference,
             vrrp: Vrrp {
                 vrid: 51,

@@ -132,6 +132,7 @@ pub struct VipStatus {
     pub holder: String,
     pub epoch: u64,
     pub also_on: Vec<String>,
+    pub authority: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use super::authority::Caller;
 use super::status::{CallError, one_line};
 use crate::belonging::{self, Belonging, Outcast};
 use crate::identity::Identity;
-use crate::lease::{LeaseHandle, Tenure};
+use crate::lease::{LeaseHandle, Tenure, Unleased};
 use crate::links::Links;
 use crate::owned::OwnerRecord;
 use crate::raft::{RaftHandle, RaftStatus};
@@ -84,6 +84,7 @@ impl Context {
             Tenure::Preparing { epoch } => (false, epoch),
             Tenure::Holding { epoch } => (true, epoch),
         };
+        let unleased = self.lease.outlook.borrow().unleased.filter(|_| holding);
         let member = applied.member(self.identity.id);
         let node = v1::NodeStatus {
             reachable: true,
@@ -107,6 +108,7 @@ impl Context {
             status: Some(node),
             holding,
             epoch,
+            unleased: unleased.map(Unleased::name).unwrap_or_default().to_owned(),
             lease_remaining_ms: if holding { self.lease_remaining_ms() } else { 0 },
             vips_attached: report.vips_attached.iter().map(ToString::to_string).collect(),
             hashed: report

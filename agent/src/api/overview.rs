@@ -95,9 +95,11 @@ fn heard(answers: &Answers) -> impl Iterator<Item = (NodeId, &SelfResponse)> {
     answers.iter().filter_map(|(id, answer)| Some((*id, answer.as_ref().ok()?)))
 }
 
-/// The one that says it holds; of several, which would be a fault, the one of the newest tenure.
+/// The one that says it holds; of several, which would be a fault, one that has a lease, and of these the one of the newest tenure.
 fn holder(answers: &Answers) -> Option<(NodeId, &SelfResponse)> {
-    heard(answers).filter(|(_, answer)| answer.holding).max_by_key(|(_, answer)| answer.epoch)
+    heard(answers)
+        .filter(|(_, answer)| answer.holding)
+        .max_by_key(|(_, answer)| (answer.unleased.is_empty(), answer.epoch))
 }
 
 fn vips(state: &State, answers: &Answers) -> Vec<v1::VipStatus> {
@@ -117,9 +119,16 @@ fn vips(state: &State, answers: &Answers) -> Vec<v1::VipStatus> {
             epoch: holder.map_or(0, |(_, answer)| answer.epoch),
             lease_remaining_ms: holder.map_or(0, |(_, answer)| answer.lease_remaining_ms),
             also_on,
+            authority: holder.map(|(_, answer)| authority(answer)).unwrap_or_default(),
         }
     };
     state.document().vips.iter().map(status).collect()
+}
+
+/// What a holder holds by.
+fn authority(holder: &SelfResponse) -> String {
+    let word = if holder.unleased.is_empty() { "lease" } else { &holder.unleased };
+    word.to_owned()
 }
 
 fn service(view: &ServiceView) -> v1::ServiceStatus {
@@ -213,6 +222,11 @@ fn warnings(
     for vip in &status.vips {
         if vip.holder.is_empty() {
             lines.push(format!("VIP group {} has no holder", vip.name));
+        } else if vip.authority != "lease" {
+            lines.push(format!(
+                "DEGRADED: {} holds VIP group {} without a lease, by `no_quorum: {}`",
+                vip.holder, vip.name, vip.authority
+            ));
         }
         for node in &vip.also_on {
             lines.push(format!(

@@ -1,5 +1,7 @@
 //! A VIP group in the hands of the lease thread: attached or not, silent for a foreign master or not.
 
+mod without;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
@@ -9,16 +11,18 @@ use lvsmesh_core::lease::Lease;
 use lvsmesh_core::model::{Vip, Vrrp};
 use lvsmesh_core::time::Mono;
 use lvsmesh_core::vrrp::coexist::{Coexist, Effect, Foreign as Heard, Input, State};
+use lvsmesh_core::vrrp::fallback::{self, Fallback};
 use lvsmesh_core::vrrp::{Advert, TTL};
 use lvsmesh_kernel::route_socket::{PreparedAddress, RouteSocket};
 use tokio::sync::watch;
 
+pub(super) use self::without::Without;
 use super::clock::Clock;
 use super::counters::Counters;
 use super::heard::{Oddities, Reason};
 use super::responder::Responder;
 use super::schedule::Schedule;
-use super::segment::{Segment, Sighting, resolve};
+use super::segment::{Said, Segment, Sighting, resolve};
 use super::{Foreign, Outlook};
 use crate::guard::Guard;
 
@@ -44,9 +48,10 @@ pub(super) struct Tools<'a> {
 }
 
 impl Tools<'_> {
-    /// The clock is read and the lease is asked, here and nowhere earlier.
-    fn may_emit(&self) -> bool {
-        let may = self.lease.may_emit(self.clock.now());
+    /// The clock is read, and the lease is asked or what holds in its place, here and nowhere earlier.
+    fn may_emit(&self, fallback: &Fallback) -> bool {
+        let now = self.clock.now();
+        let may = self.lease.may_emit(now) || fallback.may_emit(now);
         if !may {
             self.counters.withheld.add();
         }
@@ -72,6 +77,8 @@ pub(super) struct Group {
     /// `Err`: why there is none, in one line.
     segment: Result<Segment, String>,
     coexist: Coexist,
+    /// What it does without a lease.
+    fallback: Fallback,
     /// While the VIP is attached.
     schedule: Option<Schedule>,
     /// An announcement is under way: the address that is next, and when its turn is.
@@ -93,16 +100,18 @@ impl Group {
         vip: Vip,
         vips: &BTreeSet<IpAddr>,
         directors: &[BTreeSet<IpAddr>],
+        without: &Without,
         now: Mono,
     ) -> Self {
-        let segment =
-            resolve(&vip, vips).and_then(|interface| Segment::open(&vip, interface, directors));
+        let segment = resolve(&vip, vips, without.policy)
+            .and_then(|interface| Segment::open(&vip, interface, directors));
         let source = segment
             .as_ref()
             .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |segment| segment.interface.source);
         let Vrrp { coexist, priority, version, advert_interval, .. } = vip.vrrp;
         let coexist = Coexist::new(coexist, priority, version, advert_interval, source, now);
-        Self {
+        let mut group = Self {
+            fallback: Fallback::new(without.terms(&vip, segment.as_ref().ok()), now),
             vip,
             segment,
             coexist,
@@ -113,7 +122,9 @@ impl Group {
             oddities: Oddities::default(),
             sighting: None,
             trouble: None,
-        }
+        };
+        let _ = group.fallback.step(now, fallback::Input::Fit(without.fit));
+        group
     }
 
     /// The fleet's directors, or their addresses, are others.
@@ -128,8 +139,8 @@ impl Group {
     }
 
     /// Whether the interface is another one than it was, or one where there was none.
-    pub(super) fn is_outdated(&self, vips: &BTreeSet<IpAddr>) -> bool {
-        match (&self.segment, resolve(&self.vip, vips)) {
+    pub(super) fn is_outdated(&self, vips: &BTreeSet<IpAddr>, without: &Without) -> bool {
+        match (&self.segment, resolve(&self.vip, vips, without.policy)) {
             (Ok(segment), Ok(interface)) => segment.interface != interface,
             // A group that cannot be claimed is tried again as a whole: its sockets may have been the trouble.
             (Err(_), Ok(_)) | (Ok(_), Err(_)) => true,
@@ -163,14 +174,28 @@ impl Group {
         let emission =
             self.schedule.as_ref().map(|schedule| schedule.deadline(announcing.is_some()));
         let announcing = announcing.filter(|_| emission.is_some());
-        [emission, announcing, self.coexist.deadline()].into_iter().flatten().min()
+        let machines = [self.coexist.deadline(), self.fallback.deadline()];
+        [emission, announcing].into_iter().chain(machines).flatten().min()
     }
 
     /// The lease is held: claims, unless a foreign master is in the way.
-    pub(super) fn acquired(&mut self, tools: &mut Tools<'_>) {
-        let turn = self.coexist.step(tools.clock.now(), Input::Acquired);
+    pub(super) fn acquired(&mut self, alone: bool, tools: &mut Tools<'_>) {
+        let now = tools.clock.now();
+        let held = self.fallback.is_master();
+        if held {
+            self.coexist.goes_on();
+        }
+        let _ = self.fallback.step(now, fallback::Input::Lease);
+        if let Ok(segment) = &mut self.segment {
+            segment.speak_as(&self.vip, self.vip.vrrp.priority);
+        }
+        let turn = self.coexist.step(now, Input::Acquired { alone });
+        if held && turn != Some(Effect::Claim) {
+            self.detach(tools);
+        }
         self.turn(turn, tools);
-        if matches!(self.coexist.state(), State::Yielding | State::Contesting) {
+        let foreign = self.coexist.foreign(now).is_some_and(|foreign| !foreign.member);
+        if foreign && matches!(self.coexist.state(), State::Yielding | State::Contesting) {
             let state = self.coexist.state().name();
             tracing::warn!(vip = %self.vip.name, state, "a foreign VRRP master is heard; the lease is held in silence");
         }
@@ -197,8 +222,10 @@ impl Group {
             let turn = self.coexist.step(now, Input::Timer);
             self.turn(turn, tools);
         }
+        let held = self.fallback.state();
+        self.without(fallback::Input::Timer, tools);
         self.emit(tools);
-        self.coexist.state() != before
+        self.coexist.state() != before || self.fallback.state() != held
     }
 
     /// Everything is put back and said again now.
@@ -216,7 +243,7 @@ impl Group {
         if due.refresh {
             // Never due where the agent answers.
             for address in &mut segment.addresses {
-                if !tools.may_emit() {
+                if !tools.may_emit(&self.fallback) {
                     return;
                 }
                 match tools.routes.claim(address) {
@@ -226,7 +253,7 @@ impl Group {
             }
         }
         if due.advert {
-            if !tools.may_emit() {
+            if !tools.may_emit(&self.fallback) {
                 return;
             }
             match segment.advertise() {
@@ -264,7 +291,7 @@ impl Group {
                 self.announcing = Some((index, free));
                 break;
             }
-            if !tools.may_emit() {
+            if !tools.may_emit(&self.fallback) {
                 break;
             }
             match segment.announce(index) {
@@ -295,7 +322,7 @@ impl Group {
             let sent = match responder.next(&mut budget) {
                 Ok(None) => break,
                 Ok(Some(answer)) => {
-                    if !tools.may_emit() {
+                    if !tools.may_emit(&self.fallback) {
                         return;
                     }
                     responder.send(&answer)
@@ -316,7 +343,9 @@ impl Group {
     /// Reads what was heard. Says whether the picture of foreign masters may have changed.
     pub(super) fn listen(&mut self, members: &BTreeSet<IpAddr>, tools: &mut Tools<'_>) -> bool {
         let sighted = self.look_around(tools);
-        self.hear(members, tools) || sighted
+        let heard = self.hear(members, tools);
+        self.fallback.listened(tools.clock.now());
+        heard || sighted
     }
 
     /// What others say by ARP and neighbour discovery.
@@ -324,7 +353,14 @@ impl Group {
         let mut news = false;
         for _ in 0..AT_ONCE {
             let Ok(segment) = &self.segment else { return news };
-            let Some(sighting) = segment.sighted() else { return news };
+            let Some(said) = segment.sighted() else { return news };
+            let sighting = match said {
+                Said::Vip(sighting) => sighting,
+                Said::Arbiter => {
+                    self.without(fallback::Input::Arbiter, tools);
+                    continue;
+                }
+            };
             tools.counters.sightings.add();
             news |= self.sighting != Some(sighting);
             self.sighting = Some(sighting);
@@ -334,6 +370,7 @@ impl Group {
                 tracing::warn!(vip = %self.vip.name, %address, mac = %Hex(mac), "another machine says that it has a VIP; saying again that it is here");
             }
             self.turn(turn, tools);
+            self.without(fallback::Input::Sighted, tools);
         }
         news
     }
@@ -357,9 +394,12 @@ impl Group {
             if another || source == segment.interface.source {
                 continue;
             }
-            if members.contains(&source) {
-                self.coexist.vouched(tools.clock.now());
-                continue;
+            if members.contains(&source) || self.kin.contains(&source) {
+                let decoded = Advert::decode(heard.payload, source, heard.destination);
+                if self.heard_a_member(source, decoded.ok().map(|received| received.advert), tools)
+                {
+                    continue;
+                }
             }
             news = true;
             // A router that is named may be further away, as with keepalived's unicast peers.
@@ -375,6 +415,7 @@ impl Group {
                         self.odd(source, reason.into(), &text, tools);
                     }
                     self.heard(Heard::of(&received.advert, source), tools);
+                    self.without_heard(&received.advert, source, tools);
                 }
                 Err(error) => self.odd(source, Reason::Malformed, &error.to_string(), tools),
             }
@@ -442,7 +483,7 @@ impl Group {
     /// Asks who has the addresses that adverts name, all of which a foreign master has or none.
     fn ask(&mut self, advert: bool, tools: &mut Tools<'_>) {
         let Ok(segment) = &self.segment else { return };
-        if advert && tools.may_emit() {
+        if advert && tools.may_emit(&self.fallback) {
             match segment.advertise() {
                 Ok(()) => tools.counters.adverts_sent.add(),
                 Err(error) => {
@@ -451,7 +492,7 @@ impl Group {
             }
         }
         for address in self.vip.advertised() {
-            if !tools.may_emit() {
+            if !tools.may_emit(&self.fallback) {
                 return;
             }
             if let Err(error) = segment.ask(*address) {
@@ -516,6 +557,7 @@ impl Group {
 
     /// Takes the place of `old`, which is about to be dropped: addresses that both have stay where they are.
     pub(super) fn succeed(&mut self, old: &mut Self, tools: &mut Tools<'_>) {
+        self.take_over_without(old, tools);
         let router = |group: &Self| {
             let over_ipv6 = group.vip.is_ipv6_only();
             (group.vip.interface.clone(), group.vip.vrrp.vrid, over_ipv6)
@@ -560,7 +602,8 @@ impl Group {
         outlook.faults.extend(trouble.map(|trouble| format!("vips/{}: {trouble}", self.vip.name)));
         outlook.faults.extend(self.oddities.lines(now, &self.vip.name));
         outlook.faults.extend(self.standing(now));
-        if let Some(foreign) = self.coexist.foreign(now) {
+        self.describe_without(now, outlook);
+        if let Some(foreign) = self.coexist.foreign(now).filter(|foreign| !foreign.member) {
             outlook.foreign.push(Foreign {
                 vip: self.vip.name.clone(),
                 source: foreign.source,

@@ -8,7 +8,9 @@ use lvsmesh_core::arp::{self, Mac};
 use lvsmesh_core::model::{Peers, Vip};
 use lvsmesh_core::ndp;
 use lvsmesh_core::plan::Sysctl;
+use lvsmesh_core::vrrp::fallback::Policy;
 use lvsmesh_core::vrrp::{Advert, group};
+use lvsmesh_kernel::gateway::gateways;
 use lvsmesh_kernel::raw::{
     FrameListener, FrameSender, LinkTarget, Received, VrrpSocket, VrrpSocketV6,
 };
@@ -34,6 +36,8 @@ pub(super) struct Interface {
     pub(super) netmask: Option<IpAddr>,
     /// It forwards IPv6, which neighbour advertisements have to say. Not looked at for a group without IPv6 addresses.
     pub(super) router: bool,
+    /// Who vouches for a holder without a lease: the document's, or the interface's gateways. None where there is no such holder.
+    pub(super) arbiters: Vec<IpAddr>,
 }
 
 impl Interface {
@@ -103,6 +107,15 @@ impl AsFd for Wire {
     }
 }
 
+/// What is heard by ARP and neighbour discovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Another machine has a VIP.
+    Vip(Sighting),
+    /// An arbiter is there.
+    Arbiter,
+}
+
 /// An advert as one router gets it: version 3's checksum covers the destination.
 #[derive(Clone, Debug)]
 struct Letter {
@@ -121,6 +134,8 @@ pub(super) struct Segment {
     /// Answers for the addresses instead of the kernel.
     pub(super) responder: Option<Responder>,
     letters: Vec<Letter>,
+    /// In adverts: the group's, or the one of a holder without a lease.
+    priority: u8,
     frames: FrameSender,
     link: LinkTarget,
     link_v6: LinkTarget,
@@ -159,6 +174,12 @@ impl Segment {
                 IpAddr::V6(address) => v6.push(*address),
             }
         }
+        for arbiter in &interface.arbiters {
+            match arbiter {
+                IpAddr::V4(address) => v4.push(*address),
+                IpAddr::V6(address) => v6.push(*address),
+            }
+        }
         let arp = FrameListener::arp_from(interface.index, &v4).map_err(|error| failed(&error))?;
         let neighbours = (!v6.is_empty())
             .then(|| FrameListener::neighbours(interface.index, &v6))
@@ -170,6 +191,7 @@ impl Segment {
             addresses: vip.addresses.iter().map(prepare).collect(),
             responder,
             letters: Vec::new(),
+            priority: vip.vrrp.priority,
             interface,
             frames,
             link,
@@ -184,7 +206,7 @@ impl Segment {
 
     /// Encodes the adverts anew, to whom they go now.
     pub(super) fn address(&mut self, vip: &Vip, directors: &[BTreeSet<IpAddr>]) {
-        let advert = Advert::of(vip);
+        let advert = Advert { priority: self.priority, ..Advert::of(vip) };
         let source = self.interface.source;
         let letter = |to: Option<IpAddr>| {
             let destination = to.unwrap_or_else(|| group(source));
@@ -198,6 +220,19 @@ impl Segment {
                 routers.into_iter().map(|router| letter(Some(router))).collect()
             }
         };
+    }
+
+    /// Adverts say that priority from here on.
+    pub(super) fn speak_as(&mut self, vip: &Vip, priority: u8) {
+        if self.priority == priority {
+            return;
+        }
+        self.priority = priority;
+        let (advert, source) = (Advert { priority, ..Advert::of(vip) }, self.interface.source);
+        for letter in &mut self.letters {
+            let destination = letter.to.unwrap_or_else(|| group(source));
+            letter.advert = advert.encode(source, destination, vip.vrrp.checksum);
+        }
     }
 
     /// Whether there is nobody to send adverts to.
@@ -258,24 +293,42 @@ impl Segment {
         self.arp.hardware_address().ok().flatten().unwrap_or(self.interface.mac)
     }
 
-    /// Takes the next thing that another machine has said about the group's addresses; `None`: nothing more at the moment. What cannot be read
-    /// is passed over.
-    pub(super) fn sighted(&self) -> Option<Sighting> {
+    /// Asks all arbiters whether they are there; the first error.
+    pub(super) fn ask_arbiters(&self) -> Result<(), Errno> {
+        self.interface.arbiters.iter().map(|arbiter| self.ask(*arbiter)).fold(Ok(()), Result::and)
+    }
+
+    /// Takes the next thing that another machine has said about the group's addresses, or an arbiter about its own; `None`: nothing more at the
+    /// moment. What cannot be read is passed over.
+    pub(super) fn sighted(&self) -> Option<Said> {
         let mut buffer = [0; 128];
         let is = |address: IpAddr| self.addresses.iter().any(|own| own.address() == address);
+        let vouches = |address: IpAddr| self.interface.arbiters.contains(&address);
         while let Ok(Some(frame)) = self.arp.receive(&mut buffer) {
             let Ok(packet) = arp::Packet::decode(frame) else { continue };
             let address = packet.sender.into();
-            if is(address) && packet.sender_mac != self.mac() {
-                return Some(Sighting { address, mac: packet.sender_mac });
+            if packet.sender_mac == self.mac() {
+                continue;
+            }
+            if is(address) {
+                return Some(Said::Vip(Sighting { address, mac: packet.sender_mac }));
+            }
+            if vouches(address) {
+                return Some(Said::Arbiter);
             }
         }
         let neighbours = self.neighbours.as_ref()?;
         while let Ok(Some(frame)) = neighbours.receive(&mut buffer) {
             let Ok(said) = ndp::Advertisement::decode(frame) else { continue };
             let address = said.target.into();
-            if is(address) && said.mac != self.mac() {
-                return Some(Sighting { address, mac: said.mac });
+            if said.mac == self.mac() {
+                continue;
+            }
+            if is(address) {
+                return Some(Said::Vip(Sighting { address, mac: said.mac }));
+            }
+            if vouches(address) {
+                return Some(Said::Arbiter);
             }
         }
         None
@@ -327,7 +380,11 @@ fn routers(
 }
 
 /// Looks the group's interface up. `vips`: all VIPs of the fleet, none of which is an interface's own address.
-pub(super) fn resolve(vip: &Vip, vips: &BTreeSet<IpAddr>) -> Result<Interface, String> {
+pub(super) fn resolve(
+    vip: &Vip,
+    vips: &BTreeSet<IpAddr>,
+    policy: Policy,
+) -> Result<Interface, String> {
     let (group, name) = (&vip.name, vip.interface.as_str());
     let index = if_nametoindex(name)
         .map_err(|_| format!("vips/{group}: this machine has no interface {name}"))?;
@@ -368,7 +425,12 @@ pub(super) fn resolve(vip: &Vip, vips: &BTreeSet<IpAddr>) -> Result<Interface, S
         format!("vips/{group}: interface {name} has no {kind} address of its own")
     })?;
     let router = vip.addresses.iter().any(IpAddr::is_ipv6) && forwards(name);
-    Ok(Interface { index, mac, source, netmask, router })
+    let arbiters = match policy {
+        Policy::Strict => Vec::new(),
+        Policy::Sticky | Policy::Vrrp if vip.arbiters.is_empty() => gateways(name),
+        Policy::Sticky | Policy::Vrrp => vip.arbiters.clone(),
+    };
+    Ok(Interface { index, mac, source, netmask, router, arbiters })
 }
 
 /// Whether the interface forwards IPv6 (`forwarding`, ip-sysctl.rst). Where that cannot be read there is no IPv6.
@@ -393,6 +455,7 @@ mod tests {
             source: "192.168.3.101".parse().unwrap(),
             netmask: Some("255.255.255.0".parse().unwrap()),
             router: false,
+            arbiters: vec![],
         };
         let directors = [
             addresses(&["192.168.3.101"]),

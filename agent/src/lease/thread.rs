@@ -3,6 +3,8 @@
 //! Everything that is sent or put on an interface leaves through here, and the lease is asked, with the clock just read, before each of them.
 //! Nothing here waits for a disk, a name, a script or another thread.
 
+mod without;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -13,16 +15,19 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lvsmesh_core::lease::wire::{MAX_LEN, Speaker};
-use lvsmesh_core::lease::{Effect, Effects, Input, Lease, LeaseConfig, Loss, Message, Timing};
+use lvsmesh_core::lease::{
+    Effect, Effects, Input, Lease, LeaseConfig, Loss, Message, Standing, Timing,
+};
 use lvsmesh_core::model::{NodeId, Vip};
 use lvsmesh_core::time::{Mono, nanos};
+use lvsmesh_core::vrrp::fallback;
 use lvsmesh_kernel::raw::{lock_memory, real_time};
 use lvsmesh_kernel::route_socket::RouteSocket;
 use lvsmesh_kernel::wait::{self, PollFd, PollFlags};
 use tokio::sync::watch;
 
 use super::clock::Clock;
-use super::group::{Group, Tools};
+use super::group::{Group, Tools, Without};
 use super::promise::{Bound, FILE, PromiseRecord};
 use super::seal::{Refusal, Seal};
 use super::{
@@ -82,6 +87,7 @@ pub(super) fn start(
 }
 
 struct Thread {
+    own: NodeId,
     lease: Lease,
     timing: Timing,
     effects: Effects,
@@ -106,8 +112,18 @@ struct Thread {
     guard: Option<Guard>,
     /// Where the guard sees that this thread is alive, and what there is to relinquish if it is not.
     page: Option<Page>,
+    /// What is done without a lease.
+    without: Without,
+    /// As the rest of the agent says it.
+    standing: Standing,
+    /// As the lease machine has it: who holds without a lease is to get the next one.
+    told: Standing,
+    /// Of what is held, or about to be, without a lease.
+    unleased_epoch: Option<u64>,
     /// Claimed, and not released.
     holding: bool,
+    /// That is under a lease.
+    leased: bool,
     /// The tenure that is held and not said yet.
     unsaid: Option<u64>,
     /// An earlier run may have left VIPs.
@@ -163,6 +179,12 @@ impl Thread {
             });
         }
         Ok(Self {
+            own: config.own,
+            without: Without::unknown(config.timing.promise),
+            standing: Standing::default(),
+            told: Standing::default(),
+            unleased_epoch: None,
+            leased: false,
             lease: Lease::new(
                 LeaseConfig::new(config.own, config.timing, config.term),
                 silent_until,
@@ -203,7 +225,8 @@ impl Thread {
             self.turn();
         }
         // Whatever led here, nothing may stay.
-        self.let_go(false);
+        self.with_groups(Group::resign);
+        self.let_go(false, false);
     }
 
     /// Takes in everything there is, then does everything that is due.
@@ -215,6 +238,7 @@ impl Thread {
         if self.clock.jumped() {
             tracing::warn!("the machine was suspended; giving up the lease");
             self.step(Input::Suspended);
+            self.with_groups(|group, tools| group.without(fallback::Input::Suspended, tools));
         }
         // A non-blocking read; it fails when somebody's wake-up was read with an earlier one.
         let _ = self.receiver.wake.read();
@@ -233,20 +257,45 @@ impl Thread {
         self.listen();
         // After everything that could say that another holds by now.
         self.with_groups(Group::answer);
+        if self.lease.lease_until().is_some() {
+            self.majority();
+        }
         self.look();
         self.wake();
+        self.settle();
+        self.prefer();
         self.finish();
     }
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Input(input) => {
-                if let Input::Voters(voters) = &input {
-                    self.voters.clone_from(voters);
-                    self.introduce_voters();
-                }
-                self.step(input);
+            Order::Input(Input::Standing(standing)) => {
+                self.standing = standing;
+                self.told = standing;
+                self.step(Input::Standing(standing));
+                self.tell_groups();
             }
+            Order::Input(Input::TableReady { epoch }) => {
+                self.table_without(epoch);
+                self.step(Input::TableReady { epoch });
+            }
+            Order::Input(input) => {
+                let heard = input == Input::LeaderHeard;
+                let voters = match &input {
+                    Input::Voters(voters) => Some(voters.clone()),
+                    _ => None,
+                };
+                self.step(input);
+                if heard {
+                    self.majority();
+                }
+                if let Some(voters) = voters {
+                    self.voters = voters;
+                    self.introduce_voters();
+                    self.tell_groups();
+                }
+            }
+            Order::WithoutQuorum(order) => self.allow(order),
             Order::Vips(vips) => self.replace(vips),
             Order::Peers(peers) => {
                 self.peers = peers;
@@ -271,6 +320,8 @@ impl Thread {
                 if self.stopping.is_none() {
                     self.stopping = Some(self.clock.now());
                     self.step(Input::Abdicate { successor: None });
+                    self.tell_groups();
+                    self.with_groups(Group::resign);
                 }
             }
         }
@@ -340,6 +391,7 @@ impl Thread {
         }
         // A lease that this step gave up binds until its addresses are gone, which is below.
         let bound = self.keep_bound(bound_before, self.holding);
+        self.give_way(&effects);
         for effect in &effects {
             self.perform(*effect, until, bound);
         }
@@ -378,9 +430,12 @@ impl Thread {
             Effect::Extend { .. } => {}
             Effect::Release { epoch, why } => {
                 tracing::info!(epoch, ?why, held = self.holding, "the lease is over");
-                let clean =
-                    why == Loss::Abdicated && until.is_some_and(|until| self.clock.now() < until);
-                self.let_go(clean);
+                let now = self.clock.now();
+                let clean = why == Loss::Abdicated && until.is_some_and(|until| now < until);
+                // Until then no promise behind the lease can have ended, so that nobody else was elected.
+                let spare = self.timing.promise - self.timing.lease;
+                let in_time = until.is_some_and(|until| now < until.after(spare));
+                self.let_go(clean, why == Loss::Expired && in_time);
             }
         }
     }
@@ -402,8 +457,10 @@ impl Thread {
             self.keep_bound(Mono(0), true);
         }
         self.set_holding(true);
+        self.leased = true;
         self.counters.claims.add();
-        self.with_groups(Group::acquired);
+        let alone = self.is_alone();
+        self.with_groups(|group, tools| group.acquired(alone, tools));
         self.unsaid = Some(epoch);
         self.publish();
         self.say_holding();
@@ -429,16 +486,19 @@ impl Thread {
         }
     }
 
-    fn let_go(&mut self, goodbye: bool) {
+    /// The lease is over. `orphaned`: for want of promises, and nobody else can have one yet.
+    fn let_go(&mut self, goodbye: bool, orphaned: bool) {
         self.unsaid = None;
-        if self.holding {
+        if std::mem::take(&mut self.leased) {
             self.counters.releases.add();
-            self.with_groups(|group, tools| group.lost(goodbye, tools));
-            self.set_holding(false);
-            self.keep_bound(Mono(0), false);
+            self.with_groups(|group, tools| {
+                if !(orphaned && group.expired(tools)) {
+                    group.lost(goodbye, tools);
+                }
+            });
         }
         // Last: on a dual-role node the table goes when this is seen, and the VIP must have gone before it.
-        self.tenure.send_if_modified(|tenure| std::mem::take(tenure) != Tenure::None);
+        self.settle();
         self.publish();
     }
 
@@ -484,11 +544,12 @@ impl Thread {
         }
         self.look_at = now.after(LOOK);
         let vips = all_vips(self.groups.iter().map(|group| &group.vip));
-        let outdated: Vec<usize> =
-            (0..self.groups.len()).filter(|index| self.groups[*index].is_outdated(&vips)).collect();
+        let outdated: Vec<usize> = (0..self.groups.len())
+            .filter(|index| self.groups[*index].is_outdated(&vips, &self.without))
+            .collect();
         for index in outdated {
             let vip = self.groups[index].vip.clone();
-            let new = Group::new(vip, &vips, &self.directors, now);
+            let new = Group::new(vip, &vips, &self.directors, &self.without, now);
             let mut old = std::mem::replace(&mut self.groups[index], new);
             self.succeed(index, &mut old);
         }
@@ -507,11 +568,11 @@ impl Thread {
             match old.remove(&vip.name) {
                 Some(group) if group.vip == vip => self.groups.push(group),
                 Some(mut before) => {
-                    self.groups.push(Group::new(vip, &all, &self.directors, now));
+                    self.groups.push(Group::new(vip, &all, &self.directors, &self.without, now));
                     self.succeed(self.groups.len() - 1, &mut before);
                 }
                 None => {
-                    self.groups.push(Group::new(vip, &all, &self.directors, now));
+                    self.groups.push(Group::new(vip, &all, &self.directors, &self.without, now));
                     self.join(self.groups.len() - 1);
                 }
             }
@@ -535,10 +596,11 @@ impl Thread {
 
     /// A group that is new under a lease that is held.
     fn join(&mut self, index: usize) {
-        let (holding, leftovers) = (self.holding, self.leftovers);
+        let (leased, leftovers) = (self.leased, self.leftovers);
+        let alone = self.is_alone();
         self.with_group(index, |group, tools| {
-            if holding {
-                group.acquired(tools);
+            if leased {
+                group.acquired(alone, tools);
             } else if leftovers {
                 group.clear(tools);
             }

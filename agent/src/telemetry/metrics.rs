@@ -11,7 +11,7 @@ use opentelemetry::metrics::Meter;
 use tokio::sync::watch;
 
 use crate::belonging::Belonging;
-use crate::lease::{LeaseHandle, Reason, Tenure};
+use crate::lease::{LeaseHandle, Reason, Tenure, Unleased};
 use crate::raft::{RaftHandle, RaftStatus};
 use crate::reconcile::NodeReport;
 
@@ -81,6 +81,7 @@ const MEASURES: &[Measure] = &[
     gauge("holding", "1 if this node holds the VIPs", |s| {
         flag(matches!(*s.lease.tenure.borrow(), Tenure::Holding { .. }))
     }),
+    gauge("vip.authority", "1 for what this node holds the VIPs by: a lease, or without a quorum `sticky` or `vrrp-fallback`", authority),
     Measure {
         name: "lease.remaining",
         unit: "s",
@@ -217,6 +218,18 @@ fn real_servers(state: &State) -> Vec<Sample> {
         }
     }
     samples
+}
+
+/// One sample for each kind.
+fn authority(sources: &Sources) -> Vec<Sample> {
+    let holds = matches!(*sources.lease.tenure.borrow(), Tenure::Holding { .. });
+    let unleased = sources.lease.outlook.borrow().unleased;
+    let kinds = [None, Some(Unleased::Sticky), Some(Unleased::Vrrp)];
+    let sample = |kind: Option<Unleased>| {
+        let value = if holds && kind == unleased { 1.0 } else { 0.0 };
+        labelled(&[("kind", kind.map_or("lease", Unleased::name))], value)
+    };
+    kinds.into_iter().flat_map(sample).collect()
 }
 
 fn odd_adverts(sources: &Sources) -> Vec<Sample> {

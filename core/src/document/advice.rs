@@ -1,10 +1,35 @@
 //! What a sound document will not do, though its author may expect it.
 
-use crate::model::{Connections, Document, Scheduler, Service};
+use crate::model::{Connections, Document, NoQuorum, Scheduler, Service};
 
 /// One line for each expectation that the document does not meet; none of them is a fault.
 #[must_use]
 pub fn advice(document: &Document) -> Vec<String> {
+    [without_quorum(document), connections(document)].concat()
+}
+
+/// What a policy that lets a node hold without a quorum gives up.
+fn without_quorum(document: &Document) -> Vec<String> {
+    let policy = document.fleet.no_quorum;
+    if policy == NoQuorum::Strict || document.vips.is_empty() {
+        return vec![];
+    }
+    let bare = document.vips.iter().filter(|vip| vip.arbiters.is_empty());
+    let bare: Vec<_> = bare.map(|vip| vip.name.as_str()).collect();
+    let mut lines = vec![format!(
+        "fleet.no_quorum: under `{}` a VIP may have two holders without a quorum if the segment itself is split; `strict` rules that out",
+        policy.name()
+    )];
+    if !bare.is_empty() {
+        lines.push(format!(
+            "vips[].arbiters: {} names none, so a director without a quorum relies on its default gateway, and where it has none on carrier alone",
+            bare.join(", ")
+        ));
+    }
+    lines
+}
+
+fn connections(document: &Document) -> Vec<String> {
     let ipvs = &document.fleet.ipvs;
     let services = document.services.iter().filter(|service| !service.one_packet);
     match (ipvs.connections, &ipvs.sync) {
@@ -42,6 +67,7 @@ fn keeps(service: &Service) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::{Value, decode};
     use crate::model::{Fleet, Ipvs, Sync};
 
     fn document(connections: Connections, scheduler: Scheduler, sync: bool) -> Document {
@@ -59,6 +85,30 @@ mod tests {
             services: vec![Service { scheduler, ..Service::new("web", "web", 80, "web") }],
             ..Document::default()
         }
+    }
+
+    #[test]
+    fn a_policy_that_allows_two_holders_says_so() {
+        let map = |entries: Vec<(&str, Value)>| {
+            Value::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+        };
+        let vip = map(vec![
+            ("name", "web".into()),
+            ("addresses", Value::List(vec!["192.0.2.100".into()])),
+            ("interface", "eth0".into()),
+            ("vrrp", map(vec![("vrid", 51u32.into())])),
+        ]);
+        let fleet = map(vec![("name", "blue".into())]);
+        let tree = map(vec![("fleet", fleet), ("vips", Value::List(vec![vip]))]);
+        let mut document = decode(&tree).unwrap();
+        assert_eq!(advice(&document), [""; 0]);
+        for policy in [NoQuorum::Sticky, NoQuorum::VrrpFallback, NoQuorum::Auto] {
+            document.fleet.no_quorum = policy;
+            let lines = advice(&document);
+            assert!(lines.len() == 2 && lines[0].contains(policy.name()), "{lines:?}");
+        }
+        document.vips[0].arbiters = vec!["192.0.2.1".parse().unwrap()];
+        assert_eq!(advice(&document).len(), 1);
     }
 
     #[test]

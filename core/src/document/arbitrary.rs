@@ -22,8 +22,12 @@ pub(crate) fn document() -> impl Strategy<Value = Document> {
         let services = (0..vips.len().min(pools.len()) * 2)
             .map(|_| service(vips.len(), pools.len()))
             .collect::<Vec<_>>();
-        (Just(vips), Just(pools), services, name())
-            .prop_map(|(vips, pools, services, fleet)| assemble(vips, pools, services, fleet))
+        let no_quorum = select(&NoQuorum::ALL[..]);
+        (Just(vips), Just(pools), services, name(), no_quorum).prop_map(
+            |(vips, pools, services, fleet, no_quorum)| {
+                assemble(vips, pools, services, fleet, no_quorum)
+            },
+        )
     })
 }
 
@@ -33,10 +37,14 @@ fn assemble(
     pools: Vec<(u16, Pool)>,
     services: Vec<(usize, usize, Service)>,
     fleet: String,
+    no_quorum: NoQuorum,
 ) -> Document {
     for (index, vip) in (0u8..).zip(&mut vips) {
         vip.name = format!("{}-{index}", vip.name);
         vip.vrrp.vrid = vip.vrrp.vrid.wrapping_add(index).max(1);
+        if no_quorum != NoQuorum::Strict {
+            vip.vrrp.priority = vip.vrrp.priority.max(2);
+        }
         vip.interface = format!("{}{index}", vip.interface);
         for (last, address) in (0u8..).zip(&mut vip.addresses) {
             *address = match address {
@@ -63,12 +71,7 @@ fn assemble(
             kept.push(service);
         }
     }
-    let fleet = Fleet {
-        name: fleet,
-        no_quorum: NoQuorum::Strict,
-        failback: Failback::Never,
-        ipvs: Ipvs::default(),
-    };
+    let fleet = Fleet { name: fleet, no_quorum, failback: Failback::Never, ipvs: Ipvs::default() };
     Document { fleet, vips, pools, services: kept }
 }
 
@@ -84,7 +87,7 @@ fn vip() -> impl Strategy<Value = Vip> {
         option::of(select(&[ANY_V4, ANY_V6][..])),
         "[a-z]{1,10}",
         preference.prop_map(|names| names.into_iter().collect()),
-        (select(&Attach::ALL[..]), vrrp(), 0usize..3, garp()),
+        (select(&Attach::ALL[..]), vrrp(), 0usize..3, garp(), arbiters()),
     )
         .prop_map(
             |(
@@ -93,7 +96,7 @@ fn vip() -> impl Strategy<Value = Vip> {
                 alone,
                 interface,
                 preference,
-                (attach, mut vrrp, excluded, garp),
+                (attach, mut vrrp, excluded, garp, arbiters),
             )| {
                 if let Some(alone) = alone {
                     addresses.fill(alone);
@@ -110,9 +113,27 @@ fn vip() -> impl Strategy<Value = Vip> {
                     vrrp.checksum = Checksum::Pseudo;
                     vrrp.advert_interval = vrrp.advert_interval.min(Duration::from_secs(40));
                 }
-                Vip { name, excluded, addresses, interface, attach, preference, garp, vrrp }
+                Vip {
+                    name,
+                    excluded,
+                    addresses,
+                    interface,
+                    attach,
+                    preference,
+                    garp,
+                    vrrp,
+                    arbiters,
+                }
             },
         )
+}
+
+fn arbiters() -> impl Strategy<Value = Vec<IpAddr>> {
+    proptest::collection::btree_set(
+        (1u8..=254).prop_map(|last| IpAddr::from([203, 0, 113, last])),
+        0..=8,
+    )
+    .prop_map(|set| set.into_iter().collect())
 }
 
 /// Stands for an address until the groups have their places.

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::fault::{Fault, Finding};
 use super::limits;
 use crate::model::{
-    Auth, Check, Checksum, Discovery, DnsRecord, DnsSource, Document, Garp, PoolSource, RealServer,
-    Vip, Vrrp, VrrpVersion, text,
+    Auth, Check, Checksum, Discovery, DnsRecord, DnsSource, Document, Garp, NoQuorum, PoolSource,
+    RealServer, Vip, Vrrp, VrrpVersion, text,
 };
 
 /// Every rule that the document breaks, in the document's order; empty if it is sound.
@@ -26,6 +26,7 @@ pub(super) fn findings(document: &Document) -> Vec<Finding> {
     let mut found = Findings(Vec::new());
     found.name("fleet.name", &document.fleet.name);
     vips(&document.vips, &mut found);
+    no_quorum(document, &mut found);
     ipvs::ipvs(&document.fleet.ipvs, &mut found);
     pools(document, &mut found);
     service::services(document, &mut found);
@@ -45,6 +46,7 @@ fn vips(vips: &[Vip], found: &mut Findings) {
         garp(&format!("{path}.garp"), &vip.garp, found);
         vrrp(&format!("{path}.vrrp"), &vip.vrrp, found);
         unicast_peers(&path, vip, vips, found);
+        arbiters(&path, vip, vips, found);
         if vip.is_ipv6_only() {
             over_ipv6(&path, &vip.vrrp, found);
         }
@@ -142,6 +144,45 @@ fn garp(path: &str, garp: &Garp, found: &mut Findings) {
         found.span(&format!("{path}.refresh"), garp.refresh, &limits::GARP_REFRESH);
     }
     found.span(&format!("{path}.interval"), garp.interval, &limits::GARP_INTERVAL);
+}
+
+fn arbiters(path: &str, vip: &Vip, vips: &[Vip], found: &mut Findings) {
+    let path = format!("{path}.arbiters");
+    found.count(&path, "arbiters", vip.arbiters.len(), &limits::ARBITERS);
+    for (index, &arbiter) in vip.arbiters.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        found.unicast(&path, arbiter);
+        if vip.arbiters[..index].contains(&arbiter) {
+            found.add(path.clone(), format!("{arbiter} is there twice"));
+        }
+        if let Some(vip) = vips.iter().find(|vip| vip.addresses.contains(&arbiter)) {
+            found
+                .add(path, format!("{arbiter} is an address of VIP group `{}`", vip.name))
+                .hint("name a router or another machine that is no part of the fleet");
+        }
+    }
+}
+
+/// A holder without a lease has to be outranked by one with a lease.
+fn no_quorum(document: &Document, found: &mut Findings) {
+    if document.fleet.no_quorum == NoQuorum::Strict {
+        return;
+    }
+    let limit = &limits::PRIORITY_ABOVE_FALLBACK;
+    for (index, vip) in document.vips.iter().enumerate() {
+        let priority = u64::from(vip.vrrp.priority);
+        if limits::PRIORITY.contains(&priority) && !limit.contains(&priority) {
+            let policy = document.fleet.no_quorum.name();
+            let message = outside(priority, limit.start(), limit.end());
+            found
+                .add(
+                    format!("vips[{index}].vrrp.priority"),
+                    format!("{message} under `no_quorum: {policy}`"),
+                )
+                .hint("without a quorum a holder announces itself with a priority below this one")
+                .about(["fleet.no_quorum".to_owned()]);
+        }
+    }
 }
 
 /// Those outside the fleet: what members there are, the document does not know.

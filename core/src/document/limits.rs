@@ -18,6 +18,10 @@ pub const GARP_REFRESH: RangeInclusive<Duration> =
 pub const GARP_INTERVAL: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(1);
 /// Routers outside the fleet that are sent adverts by unicast.
 pub const UNICAST_PEERS: RangeInclusive<usize> = 0..=32;
+/// Machines that vouch for a holder without a quorum.
+pub const ARBITERS: RangeInclusive<usize> = 0..=8;
+/// VRRP priorities of a fleet in which a node may hold without a quorum: it announces itself below the holder under a lease.
+pub const PRIORITY_ABOVE_FALLBACK: RangeInclusive<u64> = 2..=254;
 /// Bytes of an interface name (`IFNAMSIZ` less the terminator).
 pub const INTERFACE: RangeInclusive<usize> = 1..=15;
 /// Virtual router ids (RFC 9568 §5.2.3).

@@ -69,6 +69,7 @@ fn vip(at: At<'_>, faults: &mut Faults) -> Vip {
             coexist: Coexist::default(),
             peers: Peers::default(),
         }),
+        arbiters: map.list("arbiters", address),
     }
 }
 
@@ -236,12 +237,8 @@ struct Words<T: 'static> {
     planned: &'static [&'static str],
 }
 
-static NO_QUORUM: Words<NoQuorum> = Words {
-    noun: "no-quorum policy",
-    all: &NoQuorum::ALL,
-    name: NoQuorum::name,
-    planned: &["sticky", "vrrp-fallback", "auto"],
-};
+static NO_QUORUM: Words<NoQuorum> =
+    Words { noun: "no-quorum policy", all: &NoQuorum::ALL, name: NoQuorum::name, planned: &[] };
 static FAILBACK: Words<Failback> = Words {
     noun: "failback policy",
     all: &Failback::ALL,

@@ -47,7 +47,17 @@ pub const SYSCTL: Object = Object { name: "IpvsSysctl", keys: &["name", "value"]
 /// One of `vips`.
 pub const VIP: Object = Object {
     name: "Vip",
-    keys: &["name", "addresses", "excluded", "interface", "attach", "preference", "garp", "vrrp"],
+    keys: &[
+        "name",
+        "addresses",
+        "excluded",
+        "interface",
+        "attach",
+        "preference",
+        "garp",
+        "vrrp",
+        "arbiters",
+    ],
     planned: &[],
 };
 

@@ -141,7 +141,7 @@ fn a_fleet_alone_is_a_document() {
 fn every_fault_is_reported_at_once() {
     assert_snapshot!(faults(&[
         ("fleet.name", tree!("Blue Fleet")),
-        ("fleet.no_quorum", tree!("sticky")),
+        ("fleet.no_quorum", tree!("stiky")),
         ("vips.0.addresses.0", tree!("192.0.2.100/24")),
         ("vips.0.vrrp.priority", tree!(255)),
         ("pools.0.real_servers.0.weight", tree!(3000000000)),
@@ -150,7 +150,7 @@ fn every_fault_is_reported_at_once() {
         ("services.0.persistence", tree!(50)),
         ("services.0.pool", tree!("wbe")),
     ]), @r#"
-    fleet.no_quorum: no_quorum `sticky` is not supported yet; use `strict`
+    fleet.no_quorum: no no-quorum policy "stiky"; did you mean "sticky"?
     vips[0].addresses[0]: "192.0.2.100/24" is not an IP address; leave out the prefix length
     services[0].prot: no such key; did you mean "protocol"?
     services[0].scheduler: no scheduler "wlcc"; did you mean "wlc"?
@@ -166,9 +166,6 @@ fn every_fault_is_reported_at_once() {
 fn what_is_not_built_yet_is_refused_by_name() {
     let mut text = String::new();
     for (path, value) in [
-        ("fleet.no_quorum", tree!("sticky")),
-        ("fleet.no_quorum", tree!("vrrp-fallback")),
-        ("fleet.no_quorum", tree!("auto")),
         ("fleet.failback", tree!("delayed")),
         ("fleet.failback", tree!("immediate")),
         ("fleet.notifications", tree!({})),
@@ -181,9 +178,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
         text.push('\n');
     }
     assert_snapshot!(text, @r#"
-    fleet.no_quorum: no_quorum `sticky` is not supported yet; use `strict`
-    fleet.no_quorum: no_quorum `vrrp-fallback` is not supported yet; use `strict`
-    fleet.no_quorum: no_quorum `auto` is not supported yet; use `strict`
     fleet.failback: failback `delayed` is not supported yet; use `never`
     fleet.failback: failback `immediate` is not supported yet; use `never`
     fleet.notifications: `notifications` is not supported yet; leave it out
@@ -191,6 +185,17 @@ fn what_is_not_built_yet_is_refused_by_name() {
     vips[0].vrrp.vmac: `vmac` is not supported yet; leave it out
     pools[0].quorum: `quorum` is not supported yet; leave it out
     pools[0].sorry: `sorry` is not supported yet; leave it out
+    "#);
+}
+
+#[test]
+fn who_holds_without_a_quorum_needs_a_priority_below_the_holders_and_sound_arbiters() {
+    let low = [("fleet.no_quorum", tree!("auto")), ("vips.0.vrrp.priority", tree!(1))];
+    let arbiters = tree!(["192.0.2.1", "192.0.2.1", "192.0.2.100", "127.0.0.1"]);
+    assert_snapshot!(faults(&low) + "\n" + &faults(&[("vips.0.arbiters", arbiters)]), @r#"
+    vips[0].vrrp.priority: 1 is outside 2 to 254 under `no_quorum: auto`; without a quorum a holder announces itself with a priority below this one
+    vips[0].arbiters[1]: 192.0.2.1 is there twice
+    vips[0].arbiters[2]: 192.0.2.100 is an address of VIP group `web`; name a router or another machine that is no part of the fleet
     "#);
 }
 

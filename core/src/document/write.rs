@@ -89,6 +89,7 @@ fn vip(vip: &Vip) -> Value {
             Some(list(&vip.preference, |name| name.as_str().into())),
             (vip.garp != Garp::default()).then(|| garp(&vip.garp)),
             Some(vrrp(&vip.vrrp)),
+            (!vip.arbiters.is_empty()).then(|| addresses(&vip.arbiters)),
         ],
     )
 }

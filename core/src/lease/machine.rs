@@ -149,6 +149,14 @@ impl Lease {
         }
     }
 
+    /// Whether that node has promised this one not to help another, in this tenure and lately: within the span of a promise.
+    #[must_use]
+    pub fn has_promised(&self, node: NodeId, now: Mono) -> bool {
+        let lately = now.before(self.config.timing.promise);
+        let acked = self.voters.get(node).and_then(|voter| voter.acked);
+        self.tenure.is_some() && acked.is_some_and(|acked| acked >= lately)
+    }
+
     /// Takes one input and replaces the content of `out` with what must be done about it, in order.
     ///
     /// `now` must not go back between calls without an [`Input::Suspended`].

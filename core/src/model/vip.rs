@@ -25,6 +25,10 @@ pub struct Vip {
     pub garp: Garp,
     /// How the group is announced.
     pub vrrp: Vrrp,
+    /// Machines on the interface's link that answer ARP or neighbour solicitations as long as this node is connected to its clients: at most 8,
+    /// none of them a VIP. Who holds without a quorum has to hear from one of them. Empty: the interface's default gateways, and where
+    /// there are none, carrier alone.
+    pub arbiters: Vec<IpAddr>,
 }
 
 impl Vip {

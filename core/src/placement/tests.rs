@@ -41,6 +41,7 @@ fn vip(name: &str, addresses: &[u8], preference: &[&str]) -> Vip {
         excluded: 0,
         attach: Attach::Address,
         garp: crate::model::Garp::default(),
+        arbiters: Vec::new(),
         preference: preference.iter().map(|&name| name.to_owned()).collect(),
         vrrp: Vrrp {
             vrid: 51,

@@ -101,6 +101,7 @@ fn vip(old: &Vip, new: &Vip, difference: &mut Difference) {
     difference.field("interface", &old.interface, &new.interface);
     difference.field("attach", old.attach.name(), new.attach.name());
     difference.field("preference", names(&old.preference), names(&new.preference));
+    difference.list("arbiter", &old.arbiters, &new.arbiters, ToString::to_string);
     difference.field("garp.repeat", old.garp.repeat, new.garp.repeat);
     for (name, old, new) in [
         ("garp.refresh", old.garp.refresh, new.garp.refresh),

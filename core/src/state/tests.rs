@@ -34,6 +34,7 @@ fn document(servers: &[u8]) -> Document {
             excluded: 0,
             attach: Attach::Address,
             garp: crate::model::Garp::default(),
+            arbiters: Vec::new(),
             preference: vec![],
             vrrp: Vrrp {
                 vrid: 51,

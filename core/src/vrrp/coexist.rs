@@ -1,4 +1,5 @@
-//! What a holder does beside a foreign master: a router that is no member of the fleet and advertises the same virtual router.
+//! What a holder does beside a foreign master: a router that is no member of the fleet and advertises the same virtual router; or beside a
+//! member that holds without a lease.
 //!
 //! *In*: adverts of routers that are no members, whether this node's lease runs, and whether another machine says by ARP or neighbour discovery
 //! that it has the addresses. *Out*: whether this node may be seen on the wire. Every director feeds its machine all the time, so that the
@@ -33,7 +34,11 @@ const ANSWER_EVERY: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Input {
     /// The lease was won and the table stands: this node would claim.
-    Acquired,
+    Acquired {
+        /// No member can hold without a lease: the policy does not allow it, or each has promised in this tenure, which it does only after it has
+        /// given way.
+        alone: bool,
+    },
     /// The lease ended.
     Lost,
     /// A valid advert of our virtual router came from an address that is no member's.
@@ -53,6 +58,8 @@ pub struct Foreign {
     pub source: IpAddr,
     /// Its advert interval.
     pub interval: Duration,
+    /// It is a member that holds without a lease. It gives way to any holder, whatever the policy says about others.
+    pub member: bool,
 }
 
 /// What to do now. Each is performed under the lease, like everything that is seen on the wire.
@@ -122,6 +129,8 @@ pub struct Coexist {
     wake: Option<Mono>,
     /// Another machine has the addresses, and nobody advertises them.
     occupied: bool,
+    /// A member may hold without a lease: nothing is claimed before it had an advert and nobody answers.
+    unsure: bool,
     /// It did not give up though we outrank it.
     unimpressed: Option<IpAddr>,
     /// An announcement by another was answered last.
@@ -176,6 +185,7 @@ impl Coexist {
             stands_back: false,
             wake: None,
             occupied: false,
+            unsure: false,
             unimpressed: None,
             answered_at: None,
             contest: Contest::default(),
@@ -212,10 +222,15 @@ impl Coexist {
         self.state
     }
 
-    /// The highest foreign master that has been heard within its time.
+    /// The highest foreign master that has been heard within its time, or member that holds without a lease.
     #[must_use]
     pub fn foreign(&self, now: Mono) -> Option<Foreign> {
         self.foreign.filter(|known| now < known.until).map(|known| known.says)
+    }
+
+    /// This node is on the wire already, without a lease: what it claims next needs no asking.
+    pub fn goes_on(&mut self) {
+        self.was_active = true;
     }
 
     /// Whether a claim waits because another machine has the addresses and does not advertise them.
@@ -248,10 +263,11 @@ impl Coexist {
                 self.goodbye(now, foreign)
             }
             Input::Heard(foreign) => self.heard(now, foreign),
-            Input::Acquired => self.acquired(now),
+            Input::Acquired { alone } => self.acquired(now, alone),
             Input::Lost => {
                 // What was on the wire is the lease machine's to withdraw.
                 self.contested = None;
+                self.unsure = false;
                 self.enter(State::NoLease);
                 None
             }
@@ -260,11 +276,15 @@ impl Coexist {
         }
     }
 
-    fn acquired(&mut self, now: Mono) -> Option<Effect> {
+    fn acquired(&mut self, now: Mono, alone: bool) -> Option<Effect> {
         if self.state != State::NoLease {
             return None;
         }
         let was_active = std::mem::take(&mut self.was_active);
+        if alone {
+            // Who promised has given way before.
+            self.foreign = self.foreign.filter(|known| !known.says.member);
+        }
         if std::mem::take(&mut self.stands_back) {
             self.enter(State::Yielding);
             self.wake = Some(now.after(self.down_time(self.interval)));
@@ -273,7 +293,12 @@ impl Coexist {
         match self.foreign(now) {
             Some(_) if was_active && !self.outranked(now) => self.claim(),
             Some(foreign) => self.meet(now, foreign),
-            None if was_active || now >= self.known_from => self.claim(),
+            None if was_active => self.claim(),
+            None if !alone => {
+                self.unsure = true;
+                self.begin_contest(now)
+            }
+            None if now >= self.known_from => self.claim(),
             None => self.check(now),
         }
     }
@@ -342,8 +367,10 @@ impl Coexist {
 
     fn contests(&self, now: Mono, foreign: Foreign) -> bool {
         match self.policy {
-            Policy::Yield => false,
-            Policy::Contest => !self.outranked(now) && self.unimpressed != Some(foreign.source),
+            Policy::Yield if !foreign.member => false,
+            Policy::Yield | Policy::Contest => {
+                !self.outranked(now) && self.unimpressed != Some(foreign.source)
+            }
         }
     }
 
@@ -375,6 +402,7 @@ impl Coexist {
 
     fn claim(&mut self) -> Option<Effect> {
         self.contested = None;
+        self.unsure = false;
         self.enter(State::Active);
         Some(Effect::Claim)
     }
@@ -437,6 +465,8 @@ impl Coexist {
         }
         match self.state {
             State::NoLease | State::Active => None,
+            // Who answered did not hear the adverts, or is no router.
+            State::Yielding if self.unsure => self.begin_contest(now),
             State::Yielding => self.check(now),
             State::Checking => {
                 self.contest.unanswered += 1;
@@ -454,8 +484,10 @@ impl Coexist {
                     return self.check(now);
                 }
                 self.contest.unanswered = self.contest.unanswered.saturating_add(1);
-                let gave_way =
-                    self.contest.answered && self.contest.unanswered > QUESTIONS_AFTER_AN_ANSWER;
+                // A member that holds answers; one that does not answer holds no more.
+                let answers =
+                    self.contest.answered || self.foreign.is_some_and(|known| known.says.member);
+                let gave_way = answers && self.contest.unanswered > QUESTIONS_AFTER_AN_ANSWER;
                 if gave_way { self.claim() } else { self.go_on(now) }
             }
         }
@@ -477,7 +509,7 @@ impl Foreign {
     /// What an advert from `source` says.
     #[must_use]
     pub fn of(advert: &Advert, source: IpAddr) -> Self {
-        Self { priority: advert.priority, source, interval: advert.interval }
+        Self { priority: advert.priority, source, interval: advert.interval, member: false }
     }
 }
 
@@ -491,7 +523,7 @@ fn at_least(interval: Duration) -> Duration {
 }
 
 /// RFC 9568 §6.1 (a part of the interval) and RFC 3768 §6.1 (a part of a second): the lower the priority, the longer.
-fn skew(priority: u8, version: VrrpVersion, interval: Duration) -> Duration {
+pub(super) fn skew(priority: u8, version: VrrpVersion, interval: Duration) -> Duration {
     let whole = match version {
         VrrpVersion::V2 => Duration::from_secs(1),
         VrrpVersion::V3 => interval,

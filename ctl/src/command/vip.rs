@@ -49,8 +49,8 @@ async fn status(client: &Client, format: Format, group: Option<&str>) -> Result<
         known(&document, group)?;
     }
     let groups = render::vip::groups(&document, &answer, group);
-    let tree = render::vip::tree(&document, &groups);
-    let text = present(format, &tree, || render::vip::table(&document, &groups))?;
+    let tree = render::vip::tree(&document, &answer, &groups);
+    let text = present(format, &tree, || render::vip::table(&document, &answer, &groups))?;
     let done = Done::printed(text);
     if answer.quorum {
         return Ok(done);

@@ -165,6 +165,7 @@ fn build(groups: Vec<Group>, entries: &[Entry], fates: &mut Fates, report: &mut 
                 attach: Attach::default(),
                 preference: group.preference.clone(),
                 garp: group.garp,
+                arbiters: Vec::new(),
                 vrrp: group.vrrp.clone(),
             });
             finished.push(group);

@@ -46,14 +46,12 @@ fn vips(vips: &[VipStatus]) -> String {
         .iter()
         .map(|vip| {
             let held = !vip.holder.is_empty();
-            let lease =
-                if held { format!("{} ms", vip.lease_remaining_ms) } else { "-".to_owned() };
             [
                 vip.name.clone(),
                 vip.addresses.join(", "),
                 if held { vip.holder.clone() } else { "nobody".to_owned() },
                 vip.epoch.to_string(),
-                lease,
+                super::vip::lease(vip),
             ]
         })
         .collect();
@@ -160,6 +158,7 @@ pub(crate) fn tree(status: &StatusResponse) -> Value {
             ("epoch", number(vip.epoch)),
             ("lease_remaining_ms", number(vip.lease_remaining_ms)),
             ("also_on", texts(&vip.also_on)),
+            ("authority", text(&vip.authority)),
         ])
     };
     let real_server = |real_server: &RealServerStatus| {

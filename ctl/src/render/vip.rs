@@ -2,7 +2,8 @@
 
 use lvsmesh_core::document::Value;
 use lvsmesh_core::model::{Attach, Document, NoQuorum, Vip};
-use lvsmesh_proto::v1::{StatusResponse, VipStatus};
+use lvsmesh_core::vrrp::fallback::Policy;
+use lvsmesh_proto::v1::{NodeStatus, StatusResponse, VipStatus};
 
 use super::Align::{Left, Right};
 use super::{columns, dash};
@@ -54,10 +55,44 @@ fn overlap(attach: Attach) -> &'static [&'static str] {
     }
 }
 
-fn without_quorum(policy: NoQuorum) -> &'static str {
-    match policy {
-        NoQuorum::Strict => "strict: nobody answers",
+/// How long the lease still runs, or what the group is held by without one.
+pub(crate) fn lease(seen: &VipStatus) -> String {
+    match seen.authority.as_str() {
+        _ if seen.holder.is_empty() => "-".to_owned(),
+        "" | "lease" => format!("{} ms", seen.lease_remaining_ms),
+        policy => policy.to_owned(),
     }
+}
+
+/// What the fleet's policy promises without a quorum.
+fn without_quorum(policy: NoQuorum, status: &StatusResponse) -> Vec<String> {
+    let votes = |node: &&NodeStatus| {
+        node.raft == "voter" && node.roles.iter().any(|role| role == "director")
+    };
+    let directors = status.nodes.iter().filter(votes).count();
+    let resolved = Policy::of(policy, directors);
+    let first = match (policy, resolved) {
+        (NoQuorum::Auto, resolved) => {
+            format!("auto: `{}`, as {directors} directors vote", resolved.name())
+        }
+        (NoQuorum::Strict | NoQuorum::Sticky | NoQuorum::VrrpFallback, resolved) => {
+            format!("{}:", resolved.name())
+        }
+    };
+    let promises: &[&str] = match resolved {
+        Policy::Strict => &["nobody answers"],
+        Policy::Sticky => &[
+            "the holder goes on while no holder under a lease, no higher advert and nobody who answers for the VIP is heard, and an arbiter answers",
+            "who does not hold takes nothing",
+            "two may answer on a segment that is itself split, until they hear each other",
+        ],
+        Policy::Vrrp => &[
+            "the holder goes on while no holder under a lease, no higher advert and nobody who answers for the VIP is heard, and an arbiter answers",
+            "a director that hears of no majority and no holder, and gets no answer for the VIP but one from an arbiter, takes it",
+            "two may answer on a segment that is itself split, until they hear each other",
+        ],
+    };
+    std::iter::once(first).chain(promises.iter().map(ToString::to_string)).collect()
 }
 
 fn answers(attach: Attach) -> &'static str {
@@ -68,7 +103,7 @@ fn answers(attach: Attach) -> &'static str {
 }
 
 /// For people.
-pub(crate) fn table(document: &Document, groups: &[Group<'_>]) -> String {
+pub(crate) fn table(document: &Document, status: &StatusResponse, groups: &[Group<'_>]) -> String {
     if groups.is_empty() {
         return "the desired state has no VIP group\n".to_owned();
     }
@@ -80,7 +115,7 @@ pub(crate) fn table(document: &Document, groups: &[Group<'_>]) -> String {
                 vip.name.clone(),
                 if held { seen.holder.clone() } else { "nobody".to_owned() },
                 seen.epoch.to_string(),
-                if held { format!("{} ms", seen.lease_remaining_ms) } else { "-".to_owned() },
+                lease(seen),
                 answers(vip.attach).to_owned(),
                 dash(&seen.also_on.join(", ")),
             ]
@@ -97,7 +132,8 @@ pub(crate) fn table(document: &Document, groups: &[Group<'_>]) -> String {
     let mut text = columns(headings, &rows, "");
     for (vip, _) in groups {
         text += &format!("\n{} (attach: {})\n", vip.name, vip.attach.name());
-        let policy = [without_quorum(document.fleet.no_quorum)];
+        let policy = without_quorum(document.fleet.no_quorum, status);
+        let policy: Vec<&str> = policy.iter().map(String::as_str).collect();
         let blocks: [(&str, &[&str]); 3] = [
             ("fences", fences(vip.attach)),
             ("two may answer", overlap(vip.attach)),
@@ -114,7 +150,7 @@ pub(crate) fn table(document: &Document, groups: &[Group<'_>]) -> String {
 }
 
 /// For programs.
-pub(crate) fn tree(document: &Document, groups: &[Group<'_>]) -> Value {
+pub(crate) fn tree(document: &Document, status: &StatusResponse, groups: &[Group<'_>]) -> Value {
     let lines = |lines: &[&str]| texts(&lines.iter().map(ToString::to_string).collect::<Vec<_>>());
     let group = |(vip, seen): &Group<'_>| {
         map([
@@ -124,10 +160,12 @@ pub(crate) fn tree(document: &Document, groups: &[Group<'_>]) -> Value {
             ("epoch", number(seen.epoch)),
             ("lease_remaining_ms", number(seen.lease_remaining_ms)),
             ("also_on", texts(&seen.also_on)),
+            ("authority", seen.authority.as_str().into()),
             ("attach", vip.attach.name().into()),
             ("fences", lines(fences(vip.attach))),
             ("overlap", lines(overlap(vip.attach))),
             ("no_quorum", document.fleet.no_quorum.name().into()),
+            ("without_quorum", texts(&without_quorum(document.fleet.no_quorum, status))),
         ])
     };
     map([("vips", Value::List(groups.iter().map(group).collect()))])
@@ -159,6 +197,7 @@ mod tests {
             epoch: 7,
             lease_remaining_ms: if holder.is_empty() { 0 } else { 143 },
             also_on: vec![],
+            authority: if holder.is_empty() { String::new() } else { "lease".into() },
         };
         StatusResponse { vips: vec![vip], ..StatusResponse::default() }
     }
@@ -166,7 +205,7 @@ mod tests {
     #[test]
     fn a_group_is_shown_with_its_fences() {
         let (document, status) = (document("responder"), status("lvs-1"));
-        insta::assert_snapshot!(table(&document, &groups(&document, &status, None)), @r"
+        insta::assert_snapshot!(table(&document, &status, &groups(&document, &status, None)), @r"
         VIP  HOLDER  EPOCH   LEASE  ANSWERS  ALSO ON
         web  lvs-1       7  143 ms  agent    -
 
@@ -176,14 +215,36 @@ mod tests {
                           the guard says goodbye for a dead agent, and kills one that stands still for a lease
           two may answer  crash, hang, partition, power loss, clocks up to 2 % apart: none
                           a virtual machine paused from outside: what was left of its lease, or until it hears the new holder
-          no quorum       strict: nobody answers
+          no quorum       strict:
+                          nobody answers
         ");
+    }
+
+    #[test]
+    fn what_is_promised_without_a_quorum_follows_the_policy_and_the_directors() {
+        let mut status = status("lvs-1");
+        status.vips[0].authority = "sticky".into();
+        assert_eq!(lease(&status.vips[0]), "sticky");
+        let director = NodeStatus {
+            raft: "voter".into(),
+            roles: vec!["director".into()],
+            ..NodeStatus::default()
+        };
+        let learner = NodeStatus { raft: "learner".into(), ..director.clone() };
+        status.nodes = vec![director.clone(), director.clone(), learner];
+        let auto = without_quorum(NoQuorum::Auto, &status);
+        assert_eq!(auto[0], "auto: `vrrp-fallback`, as 2 directors vote");
+        assert_eq!(auto[1..], without_quorum(NoQuorum::VrrpFallback, &status)[1..]);
+        status.nodes.push(director);
+        let auto = without_quorum(NoQuorum::Auto, &status);
+        assert_eq!(auto, ["auto: `strict`, as 3 directors vote", "nobody answers"]);
+        assert!(without_quorum(NoQuorum::Sticky, &status)[2].contains("takes nothing"));
     }
 
     #[test]
     fn an_address_that_its_kernel_answers_for_promises_less() {
         let (document, status) = (document("address"), status(""));
-        let text = table(&document, &groups(&document, &status, Some("web")));
+        let text = table(&document, &status, &groups(&document, &status, Some("web")));
         assert!(text.contains("web  nobody      7      -  kernel"), "{text}");
         assert!(
             text.contains("crash together with the guard: until the address's lifetime"),

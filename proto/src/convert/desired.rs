@@ -112,6 +112,7 @@ fn vip(wire: &v1::Vip) -> Value {
         ("preference", Some(texts(&wire.preference))),
         ("garp", wire.garp.as_ref().map(garp)),
         ("vrrp", wire.vrrp.as_ref().map(vrrp)),
+        ("arbiters", (!wire.arbiters.is_empty()).then(|| texts(&wire.arbiters))),
     ])
 }
 
@@ -290,6 +291,9 @@ impl From<&Fleet> for v1::Fleet {
     fn from(fleet: &Fleet) -> Self {
         let no_quorum = match fleet.no_quorum {
             NoQuorum::Strict => v1::NoQuorum::Strict,
+            NoQuorum::Sticky => v1::NoQuorum::Sticky,
+            NoQuorum::VrrpFallback => v1::NoQuorum::VrrpFallback,
+            NoQuorum::Auto => v1::NoQuorum::Auto,
         };
         let failback = match fleet.failback {
             Failback::Never => v1::Failback::Never,
@@ -363,6 +367,7 @@ impl From<&Vip> for v1::Vip {
                 interval_ms: millis(vip.garp.interval),
             }),
             vrrp: Some((&vip.vrrp).into()),
+            arbiters: vip.arbiters.iter().map(ToString::to_string).collect(),
         }
     }
 }

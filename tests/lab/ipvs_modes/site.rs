@@ -236,6 +236,7 @@ impl Site {
             excluded: 0,
             attach: way.attach,
             garp: lvsmesh_core::model::Garp::default(),
+            arbiters: Vec::new(),
             preference: vec![],
             vrrp: Vrrp {
                 vrid,

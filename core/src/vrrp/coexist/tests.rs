@@ -8,6 +8,8 @@ fn ip(last: u8) -> IpAddr {
     IpAddr::from([192, 0, 2, last])
 }
 
+const ACQUIRED: Input = Input::Acquired { alone: true };
+
 /// Our own address ends in 10. It has listened for long enough when a test begins.
 fn machine(policy: Policy) -> Coexist {
     let begun = Mono(T0.0 - 60_000_000_000);
@@ -15,7 +17,7 @@ fn machine(policy: Policy) -> Coexist {
 }
 
 fn advert(last: u8, priority: u8) -> Input {
-    Input::Heard(Foreign { priority, source: ip(last), interval: SECOND })
+    Input::Heard(Foreign { priority, source: ip(last), interval: SECOND, member: false })
 }
 
 /// A machine that has taken these at `T0`.
@@ -35,21 +37,21 @@ type Case<'a> = (&'a str, Policy, &'a [Input], Input, Option<Effect>, State);
 
 #[test]
 fn every_state_has_an_answer_to_every_input() {
-    use Input::{Acquired, Lost, Sighted, Timer};
-    let lower = [advert(9, 50), Acquired];
+    use Input::{Lost, Sighted, Timer};
+    let lower = [advert(9, 50), ACQUIRED];
     let cases: &[Case<'_>] = &[
-        ("nobody is heard", Policy::Yield, &[], Acquired, Some(Effect::Claim), State::Active),
+        ("nobody is heard", Policy::Yield, &[], ACQUIRED, Some(Effect::Claim), State::Active),
         ("no lease, no voice", Policy::Yield, &[], advert(9, 1), None, State::NoLease),
         ("no lease, no voice", Policy::Yield, &[], advert(9, 0), None, State::NoLease),
         ("no lease, no voice", Policy::Contest, &[], Sighted, None, State::NoLease),
         ("nothing to lose", Policy::Yield, &[], Lost, None, State::NoLease),
         ("a spurious timer", Policy::Yield, &[], Timer, None, State::NoLease),
         // Active.
-        ("acquired twice", Policy::Yield, &[Acquired], Acquired, None, State::Active),
+        ("acquired twice", Policy::Yield, &[ACQUIRED], ACQUIRED, None, State::Active),
         (
             "lower priority",
             Policy::Yield,
-            &[Acquired],
+            &[ACQUIRED],
             advert(20, 50),
             Some(Effect::Reassert),
             State::Active,
@@ -57,7 +59,7 @@ fn every_state_has_an_answer_to_every_input() {
         (
             "equal, lower address",
             Policy::Contest,
-            &[Acquired],
+            &[ACQUIRED],
             advert(9, 100),
             Some(Effect::Reassert),
             State::Active,
@@ -65,7 +67,7 @@ fn every_state_has_an_answer_to_every_input() {
         (
             "equal, higher address",
             Policy::Contest,
-            &[Acquired],
+            &[ACQUIRED],
             advert(11, 100),
             Some(Effect::Silence),
             State::Yielding,
@@ -73,7 +75,7 @@ fn every_state_has_an_answer_to_every_input() {
         (
             "higher priority",
             Policy::Yield,
-            &[Acquired],
+            &[ACQUIRED],
             advert(9, 101),
             Some(Effect::Silence),
             State::Yielding,
@@ -81,7 +83,7 @@ fn every_state_has_an_answer_to_every_input() {
         (
             "the address owner",
             Policy::Yield,
-            &[Acquired],
+            &[ACQUIRED],
             advert(9, 255),
             Some(Effect::Silence),
             State::Yielding,
@@ -89,29 +91,29 @@ fn every_state_has_an_answer_to_every_input() {
         (
             "another router stops",
             Policy::Yield,
-            &[Acquired],
+            &[ACQUIRED],
             advert(9, 0),
             Some(Effect::Reassert),
             State::Active,
         ),
-        ("the lease ends", Policy::Yield, &[Acquired], Lost, None, State::NoLease),
-        ("a spurious timer", Policy::Yield, &[Acquired], Timer, None, State::Active),
+        ("the lease ends", Policy::Yield, &[ACQUIRED], Lost, None, State::NoLease),
+        ("a spurious timer", Policy::Yield, &[ACQUIRED], Timer, None, State::Active),
         (
             "another announces",
             Policy::Yield,
-            &[Acquired],
+            &[ACQUIRED],
             Sighted,
             Some(Effect::Reassert),
             State::Active,
         ),
         // Yielding, to one that was there before.
-        ("it was there", Policy::Yield, &[advert(9, 50)], Acquired, None, State::Yielding),
+        ("it was there", Policy::Yield, &[advert(9, 50)], ACQUIRED, None, State::Yielding),
         ("it goes on", Policy::Yield, &lower, advert(9, 50), None, State::Yielding),
-        ("it wins", Policy::Contest, &[advert(9, 150)], Acquired, None, State::Yielding),
+        ("it wins", Policy::Contest, &[advert(9, 150)], ACQUIRED, None, State::Yielding),
         (
             "it goes on",
             Policy::Contest,
-            &[advert(9, 150), Acquired],
+            &[advert(9, 150), ACQUIRED],
             advert(9, 150),
             None,
             State::Yielding,
@@ -119,7 +121,7 @@ fn every_state_has_an_answer_to_every_input() {
         (
             "a third, lower than it",
             Policy::Contest,
-            &[advert(9, 150), Acquired],
+            &[advert(9, 150), ACQUIRED],
             advert(20, 140),
             None,
             State::Yielding,
@@ -127,7 +129,7 @@ fn every_state_has_an_answer_to_every_input() {
         (
             "it gives way to us",
             Policy::Contest,
-            &[advert(9, 150), Acquired],
+            &[advert(9, 150), ACQUIRED],
             advert(9, 50),
             ADVERT,
             State::Contesting,
@@ -135,7 +137,7 @@ fn every_state_has_an_answer_to_every_input() {
         (
             "it stops: skew first",
             Policy::Contest,
-            &[advert(9, 150), Acquired],
+            &[advert(9, 150), ACQUIRED],
             advert(9, 0),
             None,
             State::Yielding,
@@ -143,7 +145,7 @@ fn every_state_has_an_answer_to_every_input() {
         (
             "another stops",
             Policy::Yield,
-            &[advert(9, 150), Acquired],
+            &[advert(9, 150), ACQUIRED],
             advert(20, 0),
             None,
             State::Yielding,
@@ -151,9 +153,9 @@ fn every_state_has_an_answer_to_every_input() {
         ("the lease ends", Policy::Yield, &lower, Lost, None, State::NoLease),
         ("the timer comes early", Policy::Yield, &lower, Timer, None, State::Yielding),
         ("it has the addresses", Policy::Yield, &lower, Sighted, None, State::Yielding),
-        ("acquired twice", Policy::Yield, &lower, Acquired, None, State::Yielding),
+        ("acquired twice", Policy::Yield, &lower, ACQUIRED, None, State::Yielding),
         // Contesting.
-        ("we outrank it", Policy::Contest, &[advert(9, 50)], Acquired, ADVERT, State::Contesting),
+        ("we outrank it", Policy::Contest, &[advert(9, 50)], ACQUIRED, ADVERT, State::Contesting),
         ("it goes on", Policy::Contest, &lower, advert(9, 50), None, State::Contesting),
         ("it raises itself", Policy::Contest, &lower, advert(9, 150), None, State::Yielding),
         ("it stops", Policy::Contest, &lower, advert(9, 0), QUESTION, State::Checking),
@@ -161,7 +163,7 @@ fn every_state_has_an_answer_to_every_input() {
         ("it has the addresses", Policy::Contest, &lower, Sighted, None, State::Contesting),
         ("the lease ends", Policy::Contest, &lower, Lost, None, State::NoLease),
         ("the timer comes early", Policy::Contest, &lower, Timer, None, State::Contesting),
-        ("acquired twice", Policy::Contest, &lower, Acquired, None, State::Contesting),
+        ("acquired twice", Policy::Contest, &lower, ACQUIRED, None, State::Contesting),
     ];
     for (why, policy, before, input, effect, state) in cases {
         let mut machine = after(*policy, before);
@@ -188,16 +190,16 @@ fn run(machine: &mut Coexist, until: Mono) -> Vec<(u64, Effect)> {
 #[test]
 fn addresses_are_claimed_after_three_questions_that_nobody_answers() {
     let mut young = Coexist::new(Policy::Yield, OURS, VrrpVersion::V3, SECOND, ip(10), T0);
-    assert_eq!(young.step(T0, Input::Acquired), QUESTION, "a master may be between two adverts");
+    assert_eq!(young.step(T0, ACQUIRED), QUESTION, "a master may be between two adverts");
     let ask = Effect::Ask { advert: false };
     assert_eq!(run(&mut young, T0.after(SECOND)), [(10, ask), (20, ask), (30, Effect::Claim)]);
 
     let mut vouched = Coexist::new(Policy::Yield, OURS, VrrpVersion::V3, SECOND, ip(10), T0);
     vouched.vouched(T0);
-    assert_eq!(vouched.step(T0, Input::Acquired), Some(Effect::Claim));
+    assert_eq!(vouched.step(T0, ACQUIRED), Some(Effect::Claim));
 
     let mut answered = Coexist::new(Policy::Yield, OURS, VrrpVersion::V3, SECOND, ip(10), T0);
-    assert_eq!(answered.step(T0, Input::Acquired), QUESTION);
+    assert_eq!(answered.step(T0, ACQUIRED), QUESTION);
     assert_eq!(answered.step(T0, Input::Sighted), None);
     assert!(answered.is_occupied());
     assert_eq!(answered.state(), State::Yielding);
@@ -209,7 +211,7 @@ fn addresses_are_claimed_after_three_questions_that_nobody_answers() {
 
 #[test]
 fn a_contest_is_won_by_silence_or_when_nobody_answers_any_more() {
-    let contest = || after(Policy::Contest, &[advert(9, 50), Input::Acquired]);
+    let contest = || after(Policy::Contest, &[advert(9, 50), ACQUIRED]);
     let adverts = |effects: &[(u64, Effect)]| -> Vec<u64> {
         let sent = effects.iter().filter(|(_, effect)| *effect == Effect::Ask { advert: true });
         sent.map(|(at, _)| *at).collect()
@@ -240,7 +242,7 @@ fn a_contest_is_won_by_silence_or_when_nobody_answers_any_more() {
 
 #[test]
 fn one_that_does_not_give_up_is_yielded_to_and_named() {
-    let mut machine = after(Policy::Contest, &[advert(9, 50), Input::Acquired]);
+    let mut machine = after(Policy::Contest, &[advert(9, 50), ACQUIRED]);
     for second in 1..=3 {
         let now = T0.after(second * SECOND);
         let effects = run(&mut machine, now);
@@ -258,7 +260,7 @@ fn one_that_does_not_give_up_is_yielded_to_and_named() {
 
 #[test]
 fn one_whose_adverts_are_late_is_contested_with_further_on_and_not_anew() {
-    let mut machine = after(Policy::Contest, &[advert(9, 50), Input::Acquired]);
+    let mut machine = after(Policy::Contest, &[advert(9, 50), ACQUIRED]);
     // Each a little later than the contest waits before it asks whether anybody is there.
     for advert_number in 1..=3 {
         let now = T0.after(advert_number * Duration::from_millis(1_220));
@@ -274,8 +276,9 @@ fn over_ipv6_the_higher_address_wins_too() {
     let address = |last: u16| IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, last]);
     for (last, effect) in [(9, Effect::Reassert), (0x11, Effect::Silence)] {
         let mut machine = Coexist { source: address(0x10), ..machine(Policy::Yield) };
-        assert_eq!(machine.step(T0, Input::Acquired), Some(Effect::Claim));
-        let foreign = Foreign { priority: OURS, source: address(last), interval: SECOND };
+        assert_eq!(machine.step(T0, ACQUIRED), Some(Effect::Claim));
+        let foreign =
+            Foreign { priority: OURS, source: address(last), interval: SECOND, member: false };
         assert_eq!(machine.step(T0, Input::Heard(foreign)), Some(effect), "{last}");
     }
 }
@@ -285,7 +288,7 @@ fn silence_or_a_goodbye_of_the_master_ends_the_yielding() {
     // (256 - 100) / 256 of a second.
     let skew = Duration::from_micros(609_375);
     let down = 3 * SECOND + skew;
-    let yielding = || after(Policy::Yield, &[Input::Acquired, advert(9, 150)]);
+    let yielding = || after(Policy::Yield, &[ACQUIRED, advert(9, 150)]);
 
     let mut silent = yielding();
     assert_eq!(silent.deadline(), Some(T0.after(down)));
@@ -307,7 +310,7 @@ fn silence_or_a_goodbye_of_the_master_ends_the_yielding() {
 
 #[test]
 fn an_announcement_of_another_is_answered_once_a_second() {
-    let mut machine = after(Policy::Yield, &[Input::Acquired, Input::Sighted]);
+    let mut machine = after(Policy::Yield, &[ACQUIRED, Input::Sighted]);
     let at = |ms| T0.after(Duration::from_millis(ms));
     assert_eq!(machine.step(at(999), Input::Sighted), None);
     assert_eq!(machine.step(at(1000), Input::Sighted), Some(Effect::Reassert));
@@ -318,10 +321,10 @@ fn a_new_configuration_knows_what_the_old_one_heard() {
     let succeed = |old: &Coexist, policy| {
         let mut new = Coexist::new(policy, OURS, VrrpVersion::V3, SECOND, ip(10), T0);
         new.succeed(old);
-        let effect = new.step(T0, Input::Acquired);
+        let effect = new.step(T0, ACQUIRED);
         (effect, new.state())
     };
-    let yielding = after(Policy::Yield, &[advert(9, 50), Input::Acquired]);
+    let yielding = after(Policy::Yield, &[advert(9, 50), ACQUIRED]);
     assert_eq!(succeed(&yielding, Policy::Yield), (None, State::Yielding));
     assert_eq!(
         succeed(&yielding, Policy::Contest),
@@ -329,22 +332,22 @@ fn a_new_configuration_knows_what_the_old_one_heard() {
         "taken by command"
     );
     // Who is seen stays seen, without a gap, unless it is outranked now.
-    let active = after(Policy::Yield, &[Input::Acquired, advert(9, 50)]);
+    let active = after(Policy::Yield, &[ACQUIRED, advert(9, 50)]);
     assert_eq!(succeed(&active, Policy::Yield), (Some(Effect::Claim), State::Active));
     let mut lowered = Coexist::new(Policy::Yield, 1, VrrpVersion::V3, SECOND, ip(10), T0);
     lowered.succeed(&active);
-    assert_eq!(lowered.step(T0, Input::Acquired), None, "and back again");
+    assert_eq!(lowered.step(T0, ACQUIRED), None, "and back again");
     assert_eq!(lowered.state(), State::Yielding);
 }
 
 #[test]
 fn what_was_taken_is_given_back_to_whoever_wants_it() {
-    let taken = after(Policy::Contest, &[Input::Acquired]);
+    let taken = after(Policy::Contest, &[ACQUIRED]);
     let give_back = || {
         let mut new = Coexist::new(Policy::Yield, 1, VrrpVersion::V3, SECOND, ip(10), T0);
         new.succeed(&taken);
         assert!(new.stands_back());
-        assert_eq!(new.step(T0, Input::Acquired), None);
+        assert_eq!(new.step(T0, ACQUIRED), None);
         assert_eq!(new.state(), State::Yielding);
         new
     };
@@ -357,7 +360,7 @@ fn what_was_taken_is_given_back_to_whoever_wants_it() {
     assert_eq!(effects.first(), Some(&(3996, Effect::Ask { advert: false })));
     assert_eq!(effects.last(), Some(&(4026, Effect::Claim)));
     // A holder that had nobody to take it from stays.
-    let alone = after(Policy::Yield, &[Input::Acquired]);
+    let alone = after(Policy::Yield, &[ACQUIRED]);
     let mut new = machine(Policy::Yield);
     new.succeed(&alone);
     assert!(!new.stands_back());
@@ -373,8 +376,69 @@ fn version_2_skews_by_parts_of_a_second_whatever_the_interval() {
 
 #[test]
 fn an_interval_of_zero_does_not_make_a_master_vanish_at_once() {
-    let mut machine = after(Policy::Yield, &[Input::Acquired]);
-    let broken = Foreign { priority: 150, source: ip(9), interval: Duration::ZERO };
+    let mut machine = after(Policy::Yield, &[ACQUIRED]);
+    let broken = Foreign { priority: 150, source: ip(9), interval: Duration::ZERO, member: false };
     assert_eq!(machine.step(T0, Input::Heard(broken)), Some(Effect::Silence));
     assert!(machine.deadline().unwrap() > T0.after(Duration::from_millis(30)));
+}
+
+/// A member that holds without a lease.
+fn member(last: u8, priority: u8) -> Input {
+    Input::Heard(Foreign { priority, source: ip(last), interval: SECOND, member: true })
+}
+
+const UNSURE: Input = Input::Acquired { alone: false };
+
+/// Lets it run by its own deadlines until it claims; how long that took, and how many adverts it sent before.
+fn until_claimed(machine: &mut Coexist, from: Mono, mut answers: u32) -> Option<(u128, u32)> {
+    let mut adverts = 0;
+    loop {
+        let now = machine.deadline().filter(|now| now.since(from) < Duration::from_secs(10))?;
+        match machine.step(now, Input::Timer) {
+            Some(Effect::Claim) => return Some((now.since(from).as_millis(), adverts)),
+            Some(Effect::Ask { advert }) => {
+                adverts += u32::from(advert);
+                if answers > 0 {
+                    answers -= 1;
+                    assert_ne!(machine.step(now, Input::Sighted), Some(Effect::Claim));
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_member_that_may_hold_without_a_lease_is_told_first() {
+    let mut machine = machine(Policy::Yield);
+    assert_eq!(machine.step(T0, UNSURE), ADVERT);
+    assert_eq!(machine.state(), State::Contesting);
+    // Nobody advertises and nobody answers.
+    assert_eq!(until_claimed(&mut machine, T0, 0), Some((40, 0)));
+}
+
+#[test]
+fn a_member_that_has_not_heard_the_advert_is_told_again() {
+    let mut machine = machine(Policy::Yield);
+    assert_eq!(machine.step(T0, UNSURE), ADVERT);
+    let (after, adverts) = until_claimed(&mut machine, T0, 3).unwrap();
+    assert!(adverts >= 2, "{adverts} adverts within {after} ms");
+    assert_eq!(machine.state(), State::Active);
+}
+
+#[test]
+fn a_member_that_holds_without_a_lease_gives_way_whatever_the_policy_on_others_is() {
+    for policy in [Policy::Yield, Policy::Contest] {
+        let mut machine = after(policy, &[member(9, 99)]);
+        assert_eq!(machine.step(T0, UNSURE), ADVERT, "{policy:?}");
+        let claimed = until_claimed(&mut machine, T0, 1).unwrap();
+        assert!(claimed.0 < 200, "{claimed:?}: it is silent when it does not answer any more");
+    }
+    // It has promised, and so given way.
+    let mut machine = after(Policy::Yield, &[member(9, 99)]);
+    assert_eq!(machine.step(T0, ACQUIRED), Some(Effect::Claim));
+    // It holds on under a lease what it held before.
+    let mut machine = after(Policy::Yield, &[member(9, 99)]);
+    machine.goes_on();
+    assert_eq!(machine.step(T0, ACQUIRED), Some(Effect::Claim));
 }

@@ -198,6 +198,7 @@ fn addresses_that_are_excluded_are_not_advertised() {
         attach: crate::model::Attach::Address,
         preference: vec![],
         garp: crate::model::Garp::default(),
+        arbiters: Vec::new(),
         vrrp: crate::model::Vrrp {
             vrid: 51,
             version: VrrpVersion::V3,

@@ -49,6 +49,9 @@ pub(crate) fn export(document: &Document, node: Option<&str>) -> Exported {
             }
         }
     }
+    for vip in document.vips.iter().filter(|vip| !vip.arbiters.is_empty()) {
+        out.note(format!("VIP group {}: keepalived asks no arbiters", vip.name));
+    }
     for pool in &document.pools {
         if pool.min_healthy > 0 {
             out.note(format!("pool {}: keepalived has no min_healthy", pool.name));

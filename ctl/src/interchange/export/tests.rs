@@ -125,7 +125,7 @@ fn meanings(document: &Document) -> Vec<Meaning> {
     all
 }
 
-/// Groups without names, priorities, preferences and ways to attach, which one director's file does not have.
+/// Groups without names, priorities, preferences, arbiters and ways to attach, which one director's file does not have.
 fn groups(document: &Document) -> Vec<Vip> {
     let bare = |vip: &Vip| {
         let mut vip = Vip { name: String::new(), preference: Vec::new(), ..vip.clone() };
@@ -135,6 +135,8 @@ fn groups(document: &Document) -> Vec<Vip> {
         vip.vrrp.coexist = lvsmesh_core::model::Coexist::default();
         vip.garp.interval = std::time::Duration::ZERO;
         vip.attach = lvsmesh_core::model::Attach::default();
+        // keepalived asks nobody.
+        vip.arbiters.clear();
         vip
     };
     document.vips.iter().map(bare).collect()
@@ -205,6 +207,7 @@ fn reference_vip() -> Vip {
         excluded: 0,
         attach: lvsmesh_core::model::Attach::default(),
         garp: lvsmesh_core::model::Garp::default(),
+        arbiters: Vec::new(),
         preference: vec!["lvs-1".into(), "lvs-2".into()],
         vrrp,
     }
