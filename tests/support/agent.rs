@@ -219,12 +219,14 @@ impl Agent {
         self.start();
     }
 
-    /// Starts it again if it was started and has ended by itself, or by its guard.
-    pub fn start_again_if_ended(&mut self) {
-        if self.process.as_mut().is_some_and(|process| process.ended().is_some()) {
+    /// Starts it again if it was started and has ended by itself, or by its guard; says whether it had.
+    pub fn start_again_if_ended(&mut self) -> bool {
+        let ended = self.process.as_mut().is_some_and(|process| process.ended().is_some());
+        if ended {
             self.process = None;
             self.start();
         }
+        ended
     }
 
     /// Takes its disk away: identity, log, records.

@@ -16,6 +16,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 
 use crate::netns::Namespace;
+use crate::pace;
 
 /// A frame that a node sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +160,7 @@ impl Capture {
         setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20)).expect("root may set any buffer");
         let (writer, ended) = (Arc::clone(&seen), Arc::clone(&stop));
         let reader = std::thread::spawn(move || {
+            pace::hasten();
             let mut buffer = [0_u8; 256];
             while !ended.load(Ordering::Relaxed) {
                 let mut parts = [IoSliceMut::new(&mut buffer)];

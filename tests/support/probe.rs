@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::lab::Node;
-use crate::link;
+use crate::{link, pace};
 
 /// Discard's port: no service, so a datagram to it is for the holder itself.
 const PORT: u16 = 9;
@@ -44,6 +44,7 @@ impl Echo {
         let stop = Arc::new(AtomicBool::new(false));
         let (ended, name) = (Arc::clone(&stop), node.name.clone());
         let thread = std::thread::spawn(move || {
+            pace::hasten();
             let mut buffer = [0_u8; 64];
             while !ended.load(Ordering::Relaxed) {
                 if let Ok((length, from)) = socket.recv_from(&mut buffer) {
@@ -134,6 +135,7 @@ impl Prober {
         let sending = socket.try_clone().expect("a socket can be cloned");
         let (ended, counter) = (Arc::clone(&stop), Arc::clone(&asked));
         let sender = std::thread::spawn(move || {
+            pace::hasten();
             let mut next = Instant::now();
             while !ended.load(Ordering::Relaxed) {
                 let question = counter.fetch_add(1, Ordering::Relaxed) + 1;
@@ -146,6 +148,7 @@ impl Prober {
         });
         let (writer, ended) = (Arc::clone(&answers), Arc::clone(&stop));
         let reader = std::thread::spawn(move || {
+            pace::hasten();
             let mut buffer = [0_u8; 64];
             while !ended.load(Ordering::Relaxed) {
                 let Ok(length) = socket.recv(&mut buffer) else { continue };

@@ -17,6 +17,7 @@ use nix::net::if_::if_nametoindex;
 
 use crate::capture::{Capture, Frame, Seen};
 use crate::lab::{Lab, Node};
+use crate::pace;
 use crate::probe::{Answer, Prober};
 
 /// Who asks by ARP. Nobody else in a lab has it, so no machine learns the asker's changing hardware address for one that it needs.
@@ -52,6 +53,12 @@ impl Mark {
     #[must_use]
     pub fn follows(&self, question: u32) -> bool {
         question <= self.question
+    }
+
+    /// How many datagrams were sent after it, up to and with the one of that number.
+    #[must_use]
+    pub fn datagrams_until(&self, question: u64) -> u64 {
+        question.saturating_sub(self.datagram)
     }
 }
 
@@ -99,6 +106,7 @@ impl Watcher {
         let asked = Arc::new(AtomicU32::new(0));
         let (ended, counter, mac) = (Arc::clone(&stop), Arc::clone(&asked), from.mac);
         let asking = from.namespace.thread(move || {
+            pace::hasten();
             let interface = if_nametoindex("eth0").expect("a machine of a lab has eth0");
             let target = LinkTarget::new(interface).expect("eth0 is there");
             let sender = FrameSender::open().expect("root may open a packet socket");

@@ -111,8 +111,18 @@ impl Keepalived {
     /// If it cannot be started: the package is missing.
     #[must_use]
     pub fn start(lab: &Lab, node: &Node, instances: &[Instance]) -> Self {
+        Self::start_with(lab, node, instances, "")
+    }
+
+    /// As [`start`](Self::start), with more lines in `global_defs`.
+    ///
+    /// # Panics
+    ///
+    /// As for [`start`](Self::start).
+    #[must_use]
+    pub fn start_with(lab: &Lab, node: &Node, instances: &[Instance], globals: &str) -> Self {
         let directory = lab.directory(&node.name);
-        let mut config = "global_defs {\n  vrrp_garp_master_refresh 0\n}\n".to_owned();
+        let mut config = format!("global_defs {{\n  vrrp_garp_master_refresh 0\n{globals}}}\n");
         config.extend(instances.iter().map(Instance::text));
         let file = directory.join("keepalived.conf");
         std::fs::write(&file, config).expect("the lab's directory is writable");
