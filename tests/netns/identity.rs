@@ -50,6 +50,7 @@ fn an_operators_certificate_is_no_nodes() {
         roles: vec!["director"],
         tls: fleet.ctl.identity.clone(),
         profile: "default".to_owned(),
+        realtime: false,
         otlp: None,
     };
     let agent = Agent::new(lab, lab.node(CLIENT.0), &settings);
@@ -62,8 +63,13 @@ fn an_operators_certificate_is_no_nodes() {
 #[test]
 fn an_agent_without_certificates_starts_only_when_told_that_it_is_insecure() {
     let lab = Lab::new(&[LVS_1]);
-    let settings =
-        Settings { roles: vec!["director"], tls: None, profile: "default".to_owned(), otlp: None };
+    let settings = Settings {
+        roles: vec!["director"],
+        tls: None,
+        profile: "default".to_owned(),
+        realtime: false,
+        otlp: None,
+    };
     let agent = Agent::new(&lab, lab.node(LVS_1.0), &settings);
     let output = lab
         .node(LVS_1.0)

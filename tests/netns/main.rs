@@ -23,3 +23,4 @@ mod others;
 mod quiet;
 mod responder;
 mod trace;
+mod watcher;

@@ -23,6 +23,8 @@ pub struct Settings {
     pub tls: Option<Files>,
     /// Lease timing.
     pub profile: String,
+    /// Real-time priority for the lease thread and the guard.
+    pub realtime: bool,
     /// An OTLP receiver.
     pub otlp: Option<String>,
 }
@@ -73,7 +75,8 @@ impl Agent {
             let _infallible =
                 write!(text, "\n[tls]\nca = {ca:?}\ncert = {cert:?}\nkey = {key:?}\n");
         }
-        let _infallible = write!(text, "\n[beat]\nprofile = {:?}\n", settings.profile);
+        let (profile, realtime) = (&settings.profile, settings.realtime);
+        let _infallible = write!(text, "\n[beat]\nprofile = {profile:?}\nrealtime = {realtime}\n");
         let log = std::env::var("LVSMESH_LOG").unwrap_or_else(|_| "info".to_owned());
         let _infallible = write!(text, "\n[telemetry]\nlog = {log:?}\n");
         if let Some(endpoint) = &settings.otlp {
@@ -214,6 +217,16 @@ impl Agent {
     pub fn restart(&mut self) {
         self.end(Signal::SIGTERM);
         self.start();
+    }
+
+    /// Starts it again if it was started and has ended by itself, or by its guard; says whether it had.
+    pub fn start_again_if_ended(&mut self) -> bool {
+        let ended = self.process.as_mut().is_some_and(|process| process.ended().is_some());
+        if ended {
+            self.process = None;
+            self.start();
+        }
+        ended
     }
 
     /// Takes its disk away: identity, log, records.

@@ -16,6 +16,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 
 use crate::netns::Namespace;
+use crate::pace;
 
 /// A frame that a node sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub enum Frame {
         sender: Ipv4Addr,
         /// Target protocol address; the sender's own in a gratuitous ARP.
         target: Ipv4Addr,
+        /// Hardware address of who asks: a request's sender, a reply's target.
+        asker: [u8; 6],
     },
     /// A neighbour solicitation (RFC 4861 §4.3) that is no test for duplicates.
     Solicitation {
@@ -70,11 +73,16 @@ impl Frame {
         let address =
             |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(payload.get(at..at + 4)?).ok()?));
         match kind {
-            0x0806 => Some(Self::Arp {
-                reply: *payload.get(7)? == 2,
-                sender: address(14)?,
-                target: address(24)?,
-            }),
+            0x0806 => {
+                let reply = *payload.get(7)? == 2;
+                let asker = if reply { 18 } else { 8 };
+                Some(Self::Arp {
+                    reply,
+                    sender: address(14)?,
+                    target: address(24)?,
+                    asker: payload.get(asker..asker + 6)?.try_into().ok()?,
+                })
+            }
             0x0800 if *payload.get(9)? == 112 => {
                 Self::advert(payload.get(usize::from(payload.first()? & 0x0f) * 4..)?)
             }
@@ -105,7 +113,9 @@ impl Frame {
     #[must_use]
     pub fn asks_for(&self, address: IpAddr) -> bool {
         match *self {
-            Self::Arp { reply: false, sender, target } => target == address && sender != address,
+            Self::Arp { reply: false, sender, target, .. } => {
+                target == address && sender != address
+            }
             Self::Solicitation { target } => target == address,
             Self::Arp { .. } | Self::Neighbour { .. } | Self::Advert { .. } => false,
         }
@@ -115,7 +125,7 @@ impl Frame {
     #[must_use]
     pub fn answers_for(&self, address: IpAddr) -> bool {
         match *self {
-            Self::Arp { reply: true, sender, target } => sender == address && target != address,
+            Self::Arp { reply: true, sender, target, .. } => sender == address && target != address,
             Self::Neighbour { target, solicited } => solicited && target == address,
             Self::Arp { .. } | Self::Solicitation { .. } | Self::Advert { .. } => false,
         }
@@ -146,9 +156,11 @@ impl Capture {
         });
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 50_000))
             .expect("a receive timeout can be set");
-        setsockopt(&socket, sockopt::RcvBuf, &(4 << 20)).expect("a receive buffer can be set");
+        // Beyond `net/core/rmem_max`, which root may: a reader that has to wait for the processor must not lose what was seen.
+        setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20)).expect("root may set any buffer");
         let (writer, ended) = (Arc::clone(&seen), Arc::clone(&stop));
         let reader = std::thread::spawn(move || {
+            pace::hasten();
             let mut buffer = [0_u8; 256];
             while !ended.load(Ordering::Relaxed) {
                 let mut parts = [IoSliceMut::new(&mut buffer)];
@@ -181,6 +193,19 @@ impl Capture {
     #[must_use]
     pub fn frames(&self) -> Vec<Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many frames were seen until now.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// What was seen after the first `count` frames.
+    #[must_use]
+    pub fn after(&self, count: usize) -> Vec<Seen> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(count..).unwrap_or_default().to_vec()
     }
 
     /// Who sent adverts in the last `span`, and with what.
@@ -285,7 +310,11 @@ mod tests {
             2, 192, 168, 3, 10,
         ]);
         let (sender, target) = (Ipv4Addr::new(192, 168, 3, 100), Ipv4Addr::new(192, 168, 3, 10));
-        assert_eq!(Frame::parse(&reply), Some(Frame::Arp { reply: true, sender, target }));
+        let asker = [2; 6];
+        assert_eq!(Frame::parse(&reply), Some(Frame::Arp { reply: true, sender, target, asker }));
+        reply[21] = 1;
+        let asker = [1; 6];
+        assert_eq!(Frame::parse(&reply), Some(Frame::Arp { reply: false, sender, target, asker }));
         assert_eq!(Frame::parse(&reply[..20]), None, "a short frame is no frame");
     }
 }

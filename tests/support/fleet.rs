@@ -31,11 +31,15 @@ pub struct Options {
     pub profile: String,
     /// An OTLP receiver.
     pub otlp: Option<String>,
+    /// Real-time priority for leases and guards.
+    pub realtime: bool,
+    /// The second director is a director alone.
+    pub pure: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { profile: pace::profile().to_owned(), otlp: None }
+        Self { profile: pace::profile().to_owned(), otlp: None, realtime: false, pure: false }
     }
 }
 
@@ -61,10 +65,12 @@ impl Fleet {
         let authority = Authority::new(FLEET);
         let mut agents = BTreeMap::new();
         for (name, roles) in ROLES {
+            let roles = if options.pure { &roles[..1] } else { roles };
             let settings = Settings {
                 roles: roles.to_vec(),
                 tls: Some(authority.node(&lab.directory(name), name)),
                 profile: options.profile.clone(),
+                realtime: options.realtime,
                 otlp: options.otlp.clone(),
             };
             agents.insert(name.to_owned(), Agent::new(&lab, lab.node(name), &settings));

@@ -141,6 +141,43 @@ impl Lab {
         link::set_up(&self.switch, self.node(node).port, true);
     }
 
+    /// Takes a machine's interface down, or up again, as an operator on it would.
+    pub fn set_interface(&self, node: &str, up: bool) {
+        link::set_own_up(&self.node(node).namespace, up);
+    }
+
+    /// Drops in the switch what would reach a machine (`deaf`), or what comes from it. The other way is open, and both ends have their carrier.
+    /// One machine at a time.
+    ///
+    /// # Panics
+    ///
+    /// Without nftables and its bridge family (nft(8)).
+    pub fn half_cut(&self, node: &str, deaf: bool) {
+        let (side, port) = (if deaf { "oif" } else { "iif" }, self.node(node).port);
+        self.filter(&format!(
+            "add table bridge half\ndelete table bridge half\nadd table bridge half\n\
+             add chain bridge half forward {{ type filter hook forward priority 0; }}\n\
+             add rule bridge half forward {side} {port} drop\n"
+        ));
+    }
+
+    /// Undoes [`Self::half_cut`].
+    pub fn mend(&self) {
+        self.filter("delete table bridge half\n");
+    }
+
+    fn filter(&self, rules: &str) {
+        let file = self.root().join("half.nft");
+        std::fs::write(&file, rules).expect("the temporary directory is writable");
+        let output = self.switch.inside(|| Command::new("nft").arg("-f").arg(&file).output());
+        let output = output.expect("nft is there: tests/install lab");
+        assert!(
+            output.status.success(),
+            "nft: {}\n{rules}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
     /// Starts recording ARP and VRRP frames as they enter the switch.
     #[must_use]
     pub fn capture(&self) -> Capture {

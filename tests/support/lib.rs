@@ -5,7 +5,7 @@
 //!   Fleet    agents, certificates, lvsctl, on the nodes of a lab             pki, agent, ctl, fleet
 //!   peers    keepalived, FRR, tshark, a name server, an OTLP receiver                     process, peers
 //!   load     pages and their clients, open connections, one datagram a millisecond  pages, connections, probe
-//!   truth    frames at the switch, route events and addresses in a node      capture, monitor, link
+//!   truth    frames at the switch, route events and addresses in a node      capture, monitor, link, watcher
 //! ```
 //!
 //! Everything ends with the value that made it, also when a test panics: a namespace lives as long as its descriptor, and a process that is
@@ -31,6 +31,7 @@ pub mod pki;
 pub mod probe;
 pub mod process;
 pub mod reference;
+pub mod watcher;
 
 pub use fleet::Fleet;
 pub use lab::Lab;

@@ -122,6 +122,15 @@ pub fn set_up(namespace: &Namespace, link: u32, up: bool) {
     });
 }
 
+/// Sets `eth0` up or down from the machine's own side.
+pub fn set_own_up(namespace: &Namespace, up: bool) {
+    request(namespace, "set eth0 up or down", async |handle| {
+        let message = LinkUnspec::new_with_index(index(&handle, "eth0").await?);
+        let message = if up { message.up() } else { message.down() };
+        handle.link().set(message.build()).execute().await
+    });
+}
+
 /// Whether an interface has an address.
 #[must_use]
 pub fn has_address(namespace: &Namespace, interface: &str, address: impl Into<IpAddr>) -> bool {

@@ -1,18 +1,18 @@
 //! Who answers for an address, asked once a millisecond, and who answers ARP for it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::lab::Node;
-use crate::link;
+use crate::{link, pace};
 
 /// Discard's port: no service, so a datagram to it is for the holder itself.
 const PORT: u16 = 9;
 
-/// Answers every datagram with the name of its node; ends when dropped.
+/// Answers every datagram with the name of its node, and what came behind the first byte; ends when dropped.
 #[derive(Debug)]
 pub struct Echo {
     stop: Arc<AtomicBool>,
@@ -44,11 +44,14 @@ impl Echo {
         let stop = Arc::new(AtomicBool::new(false));
         let (ended, name) = (Arc::clone(&stop), node.name.clone());
         let thread = std::thread::spawn(move || {
+            pace::hasten();
             let mut buffer = [0_u8; 64];
             while !ended.load(Ordering::Relaxed) {
-                if let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                if let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                    let mut answer = name.clone().into_bytes();
+                    answer.extend(buffer.get(1..length).unwrap_or_default());
                     // The way back may be cut: that is what is being measured.
-                    let _lost = socket.send_to(name.as_bytes(), from);
+                    let _lost = socket.send_to(&answer, from);
                 }
             }
         });
@@ -92,12 +95,15 @@ pub struct Answer {
     pub at: Instant,
     /// The node that gave it.
     pub by: String,
+    /// Which datagram it answers: they are counted from 1.
+    pub question: u64,
 }
 
 /// Sends a datagram to an address every millisecond and notes every answer, until it is dropped.
 #[derive(Debug)]
 pub struct Prober {
     answers: Arc<Mutex<Vec<Answer>>>,
+    asked: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -125,30 +131,49 @@ impl Prober {
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("the timeout is not zero");
         let answers = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::new(AtomicU64::new(0));
         let sending = socket.try_clone().expect("a socket can be cloned");
-        let ended = Arc::clone(&stop);
+        let (ended, counter) = (Arc::clone(&stop), Arc::clone(&asked));
         let sender = std::thread::spawn(move || {
+            pace::hasten();
             let mut next = Instant::now();
             while !ended.load(Ordering::Relaxed) {
+                let question = counter.fetch_add(1, Ordering::Relaxed) + 1;
+                let text = format!("? {question}");
                 // No route and no neighbour are answers too: silence.
-                let _lost = sending.send_to(b"?", SocketAddr::from((address, PORT)));
+                let _lost = sending.send_to(text.as_bytes(), SocketAddr::from((address, PORT)));
                 next += Duration::from_millis(1);
                 std::thread::sleep(next.saturating_duration_since(Instant::now()));
             }
         });
         let (writer, ended) = (Arc::clone(&answers), Arc::clone(&stop));
         let reader = std::thread::spawn(move || {
+            pace::hasten();
             let mut buffer = [0_u8; 64];
             while !ended.load(Ordering::Relaxed) {
                 let Ok(length) = socket.recv(&mut buffer) else { continue };
-                let answer = Answer {
-                    at: Instant::now(),
-                    by: String::from_utf8_lossy(&buffer[..length]).into_owned(),
-                };
+                let at = Instant::now();
+                let text = String::from_utf8_lossy(&buffer[..length]);
+                let Some((by, question)) = text.split_once(' ') else { continue };
+                let Ok(question) = question.parse() else { continue };
+                let answer = Answer { at, by: by.to_owned(), question };
                 writer.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
             }
         });
-        Self { answers, stop, threads: vec![sender, reader] }
+        Self { answers, asked, stop, threads: vec![sender, reader] }
+    }
+
+    /// How many datagrams were sent until now.
+    #[must_use]
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// The answers to the datagrams after `question`, oldest first.
+    #[must_use]
+    pub fn answers_after(&self, question: u64) -> Vec<Answer> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.iter().filter(|answer| answer.question > question).cloned().collect()
     }
 
     /// All answers until now, oldest first.

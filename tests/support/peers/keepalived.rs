@@ -111,14 +111,26 @@ impl Keepalived {
     /// If it cannot be started: the package is missing.
     #[must_use]
     pub fn start(lab: &Lab, node: &Node, instances: &[Instance]) -> Self {
+        Self::start_with(lab, node, instances, "")
+    }
+
+    /// As [`start`](Self::start), with more lines in `global_defs`.
+    ///
+    /// # Panics
+    ///
+    /// As for [`start`](Self::start).
+    #[must_use]
+    pub fn start_with(lab: &Lab, node: &Node, instances: &[Instance], globals: &str) -> Self {
         let directory = lab.directory(&node.name);
-        let mut config = "global_defs {\n  vrrp_garp_master_refresh 0\n}\n".to_owned();
+        let mut config = format!("global_defs {{\n  vrrp_garp_master_refresh 0\n{globals}}}\n");
         config.extend(instances.iter().map(Instance::text));
         let file = directory.join("keepalived.conf");
         std::fs::write(&file, config).expect("the lab's directory is writable");
         let log = directory.join("keepalived.log");
-        // Of an earlier start.
-        let _absent = std::fs::remove_file(&log);
+        // Of an earlier start. keepalived takes the files of one that was killed for one that runs.
+        for file in ["keepalived.log", "keepalived.pid", "vrrp.pid"] {
+            let _absent = std::fs::remove_file(directory.join(file));
+        }
         let mut command = Command::new("keepalived");
         command
             .args(["--dont-fork", "--log-console", "--log-detail", "--vrrp", "--use-file"])
@@ -142,10 +154,25 @@ impl Keepalived {
     ///
     /// If it does not run.
     pub fn freeze(&self) {
+        kill(self.vrrp(), Signal::SIGSTOP).expect("it runs");
+    }
+
+    /// Kills both of its processes. The parent is stopped first, or it would start another VRRP process; and the VRRP process goes before the
+    /// parent, whose end it would take for an order to end cleanly.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    pub fn kill(mut self) {
+        self.process.signal(Signal::SIGSTOP);
+        kill(self.vrrp(), Signal::SIGKILL).expect("it runs");
+        self.process.end(Signal::SIGKILL);
+    }
+
+    fn vrrp(&self) -> Pid {
         let text = std::fs::read_to_string(self.directory.join("vrrp.pid"));
         let pid = text.ok().and_then(|text| text.trim().parse().ok());
-        let pid = Pid::from_raw(pid.expect("keepalived's VRRP process has a pid"));
-        kill(pid, Signal::SIGSTOP).expect("it runs");
+        Pid::from_raw(pid.expect("keepalived's VRRP process has a pid"))
     }
 
     /// The states that it has entered, oldest first: `BACKUP`, `MASTER`, `FAULT`.

@@ -1,0 +1,451 @@
+//! How long a VIP is dark when its holder fails or is asked to go: keepalived and lvsmesh in turns, on one switch, seen by one client that asks a
+//! thousand times a second by datagram and as often by ARP. In network namespaces; no IPVS is needed.
+//!
+//! ```text
+//! cargo build --release --workspace --bins
+//! target/release/failover                      # root, Debian's keepalived and nftables; ten rounds, about a quarter of an hour
+//! target/release/failover --hogs 10            # and ten minutes with 24 processes that want the processor
+//! ```
+//!
+//! keepalived runs on two machines of its own, lvsmesh on two directors (neither a realserver) and a witness; each has a VIP of its own.
+//!
+//! *Dark* is the longest time between two answers, by datagram or by ARP, whichever is longer: a client that knows the old holder may be served
+//! where a new one is not. *Lost* counts datagrams without an answer. *Twice* counts ARP requests that two machines answered.
+//!
+//! Ends with 1 if a gate is missed, and gates are ratios, so that a slow machine is none: see `GATES` and [`judge`]. No gate is in milliseconds.
+#![expect(clippy::print_stdout, reason = "a benchmark reports")]
+
+use std::net::Ipv4Addr;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use lvsmesh_tests::document::{CLIENT, Document, LVS_1, LVS_2, RS_1, VIP};
+use lvsmesh_tests::fleet::{Fleet, Options as FleetOptions};
+use lvsmesh_tests::peers::{Instance, Keepalived};
+use lvsmesh_tests::probe::Echo;
+use lvsmesh_tests::watcher::{Mark, Story, Watcher, Way};
+use lvsmesh_tests::{Lab, eventually, link, pace};
+use nix::sys::signal::Signal;
+
+const OLD_1: (&str, Ipv4Addr) = ("old-1", Ipv4Addr::new(192, 168, 3, 104));
+const OLD_2: (&str, Ipv4Addr) = ("old-2", Ipv4Addr::new(192, 168, 3, 105));
+const OLD_VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 3, 200);
+
+/// Processes that want the processor.
+const HOGS: usize = 24;
+
+/// Longer than anything that is waited for takes.
+const LIMIT: Duration = Duration::from_secs(40);
+
+#[derive(Parser)]
+struct Options {
+    #[arg(long, default_value_t = 10)]
+    rounds: usize,
+    /// Minutes with 24 processes that want the processor.
+    #[arg(long, default_value_t = 0)]
+    hogs: u64,
+    /// Real-time priority for leases and for keepalived.
+    #[arg(long)]
+    realtime: bool,
+    /// Report only.
+    #[arg(long)]
+    no_gate: bool,
+}
+
+/// What is done to the holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    /// Its link is cut at the switch; it keeps its carrier.
+    Silent,
+    /// SIGKILL.
+    Killed,
+    /// SIGTERM.
+    Stopped,
+    /// `lvsctl failover`.
+    Moved,
+}
+
+/// What one round showed.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    dark: Duration,
+    lost: u64,
+    twice: usize,
+}
+
+/// One line of the table.
+struct Row {
+    what: String,
+    seen: Vec<Seen>,
+}
+
+impl Row {
+    fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), seen: Vec::new() }
+    }
+
+    fn add(&mut self, seen: Seen) {
+        println!(
+            "  {}: dark {:.1} ms, lost {}, twice {}",
+            self.what,
+            ms(seen.dark),
+            seen.lost,
+            seen.twice
+        );
+        self.seen.push(seen);
+    }
+
+    fn dark(&self) -> f64 {
+        let mut dark: Vec<_> = self.seen.iter().map(|seen| seen.dark).collect();
+        dark.sort();
+        ms(dark[dark.len() / 2])
+    }
+
+    fn longest(&self) -> f64 {
+        self.seen.iter().map(|seen| ms(seen.dark)).fold(0.0, f64::max)
+    }
+
+    fn lost(&self) -> u64 {
+        let mut lost: Vec<_> = self.seen.iter().map(|seen| seen.lost).collect();
+        lost.sort_unstable();
+        lost[lost.len() / 2]
+    }
+
+    fn twice(&self) -> usize {
+        self.seen.iter().map(|seen| seen.twice).sum()
+    }
+}
+
+fn ms(span: Duration) -> f64 {
+    span.as_secs_f64() * 1000.0
+}
+
+/// The switch and everybody on it.
+fn machines() -> Lab {
+    Lab::new(&[LVS_1, LVS_2, RS_1, CLIENT, OLD_1, OLD_2])
+}
+
+/// Watches one event: `act` returns when it is done, `settled` once somebody has taken over.
+fn watch(
+    lab: &Lab,
+    vip: Ipv4Addr,
+    holder: &str,
+    act: impl FnOnce(),
+    settled: impl Fn(&Watcher, Mark) -> bool,
+) -> Seen {
+    let watcher = Watcher::start(lab, lab.node(CLIENT.0), vip);
+    let began = watcher.mark();
+    eventually("the holder answers for a while", LIMIT, || {
+        let answering = watcher.answered_by(began)? == holder;
+        (answering && watcher.since(began).datagrams.len() > 300).then_some(())
+    });
+    let mark = watcher.mark();
+    // Some answers before the event, of either kind: the silence begins with the last of them.
+    eventually("the holder still answers", LIMIT, || {
+        let story = watcher.since(mark);
+        (watcher.answered_by(mark).is_some() && story.datagrams.len() > 20).then_some(())
+    });
+    act();
+    let acted = watcher.mark();
+    eventually("somebody else has taken over", LIMIT, || settled(&watcher, acted).then_some(()));
+    let taken = watcher.mark();
+    // Some more, so that what is asked now is not at the end of what is looked at.
+    eventually("the successor answers for a while", LIMIT, || {
+        (watcher.since(taken).datagrams.len() > 200).then_some(())
+    });
+    let story = watcher.since(mark);
+    let last = story.datagrams.last().map_or(0, |answer| answer.question);
+    // Answers to the newest are still under way.
+    let counted = story.datagrams.iter().filter(|answer| answer.question + 50 <= last).count();
+    let asked = mark.datagrams_until(last.saturating_sub(50));
+    Seen {
+        dark: longest(&story),
+        lost: asked.saturating_sub(u64::try_from(counted).unwrap_or(u64::MAX)),
+        twice: story.twice().len(),
+    }
+}
+
+/// The longest time between two answers of one kind.
+fn longest(story: &Story) -> Duration {
+    let arp = story.claims.iter().filter(|claim| matches!(claim.way, Way::Answer(_)));
+    let mut datagrams: Vec<Instant> = story.datagrams.iter().map(|answer| answer.at).collect();
+    datagrams.sort();
+    gap(arp.map(|claim| claim.at).collect()).max(gap(datagrams))
+}
+
+fn gap(moments: Vec<Instant>) -> Duration {
+    moments.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+}
+
+/// A pair of keepalived with adverts of that interval and version, the first preferred; gone when dropped, with its VIP.
+struct Pair<'a> {
+    lab: &'a Lab,
+    running: Vec<Keepalived>,
+}
+
+impl<'a> Pair<'a> {
+    fn start(lab: &'a Lab, interval: &'static str, realtime: bool) -> Self {
+        let version = if interval == "1" { 2 } else { 3 };
+        let start = |(name, priority): (&str, u8)| {
+            let instance = Instance {
+                vrid: 52,
+                priority,
+                ..Instance::backup(version, interval, &[OLD_VIP.into()])
+            };
+            // As the lease thread's.
+            let globals = if realtime { "  vrrp_rt_priority 10\n" } else { "" };
+            Keepalived::start_with(lab, lab.node(name), &[instance], globals)
+        };
+        let running = vec![start((OLD_1.0, 150)), start((OLD_2.0, 100))];
+        running[0].enters("MASTER", LIMIT);
+        running[1].enters("BACKUP", LIMIT);
+        Self { lab, running }
+    }
+
+    /// Something happens to the master.
+    fn suffers(&mut self, event: Event) -> Seen {
+        let lab = self.lab;
+        let mut first = Some(self.running.remove(0));
+        let seen = watch(
+            lab,
+            OLD_VIP,
+            OLD_1.0,
+            || match event {
+                Event::Silent => lab.cut(OLD_1.0),
+                Event::Killed => first.take().expect("it runs").kill(),
+                Event::Stopped | Event::Moved => drop(first.take().expect("it runs").stop()),
+            },
+            |watcher, acted| {
+                let story = watcher.since(acted);
+                story.claims.iter().any(|claim| claim.by == OLD_2.0)
+                    && story
+                        .claims
+                        .iter()
+                        .filter(|claim| matches!(claim.way, Way::Answer(_)))
+                        .count()
+                        > 100
+            },
+        );
+        lab.restore(OLD_1.0);
+        seen
+    }
+}
+
+impl Drop for Pair<'_> {
+    fn drop(&mut self) {
+        self.running.clear();
+        for name in [OLD_1.0, OLD_2.0] {
+            let namespace = &self.lab.node(name).namespace;
+            namespace.clear();
+            if link::has_address(namespace, "eth0", OLD_VIP) {
+                link::delete_address(namespace, "eth0", OLD_VIP);
+            }
+        }
+    }
+}
+
+/// A fleet of two directors and a witness.
+fn fleet(profile: &str, realtime: bool) -> Fleet {
+    let options = FleetOptions {
+        profile: profile.to_owned(),
+        realtime,
+        pure: true,
+        ..FleetOptions::default()
+    };
+    let fleet = Fleet::start_on(machines(), &options);
+    fleet.apply(&Document { attach: "responder", ..Document::vip_alone() });
+    holder(&fleet);
+    fleet
+}
+
+/// Waits until every node is there and one of them holds.
+fn holder(fleet: &Fleet) -> String {
+    let status = fleet.until("the fleet is whole", LIMIT, |status| {
+        let here = status.nodes.iter().all(|node| node.reachable && node.converged);
+        status.quorum && here && status.vips.iter().all(|vip| !vip.holder.is_empty())
+    });
+    status.vips[0].holder.clone()
+}
+
+/// Something happens to the holder.
+fn suffers(fleet: &mut Fleet, event: Event) -> Seen {
+    let first = holder(fleet);
+    let other = if first == LVS_1.0 { LVS_2.0 } else { LVS_1.0 };
+    let agent = fleet.agent(&first).process();
+    let seen = watch(
+        &fleet.lab,
+        VIP,
+        &first,
+        || match event {
+            Event::Silent => fleet.lab.cut(&first),
+            Event::Killed => agent.signal(Signal::SIGKILL),
+            Event::Stopped => agent.signal(Signal::SIGTERM),
+            Event::Moved => {
+                let _moved = fleet.ctl.run(&["failover", "--to", other]).succeeded();
+            }
+        },
+        |watcher, acted| watcher.answered_by(acted).is_some_and(|by| by == other),
+    );
+    match event {
+        Event::Silent => fleet.lab.restore(&first),
+        Event::Killed | Event::Stopped => {
+            let agent = fleet.agent_mut(&first);
+            eventually("the agent has ended", LIMIT, || agent.start_again_if_ended().then_some(()));
+        }
+        Event::Moved => {}
+    }
+    seen
+}
+
+/// 24 processes that never rest; ended when dropped.
+struct Hogs(Vec<Child>);
+
+impl Hogs {
+    fn start() -> Self {
+        let hog = |_| {
+            let mut command = Command::new("sh");
+            command.args(["-c", "while :; do :; done"]).stdin(Stdio::null());
+            command.spawn().expect("there is a shell")
+        };
+        Self((0..HOGS).map(hog).collect())
+    }
+}
+
+impl Drop for Hogs {
+    fn drop(&mut self) {
+        for hog in &mut self.0 {
+            let _ended = hog.kill();
+            let _reaped = hog.wait();
+        }
+    }
+}
+
+/// How often the holder changed under load without any fault: of a fleet, and of a pair with adverts of a second; and the questions of which two
+/// machines answered one.
+fn hogs(minutes: u64, realtime: bool) -> (usize, usize, usize) {
+    let fleet = fleet("default", realtime);
+    let pair = Pair::start(&fleet.lab, "1", realtime);
+    let watcher = Watcher::start(&fleet.lab, fleet.client(), VIP);
+    let epoch = || fleet.ctl.status().and_then(|status| Some(status.vips.first()?.epoch));
+    let before = epoch().expect("the fleet answers");
+    let began = watcher.mark();
+    let load = Hogs::start();
+    std::thread::sleep(Duration::from_secs(60 * minutes));
+    drop(load);
+    holder(&fleet);
+    let after = eventually("the fleet answers", LIMIT, epoch);
+    let changes = usize::try_from(after - before).unwrap_or(usize::MAX);
+    // The first state of each is no change.
+    let states: usize = pair.running.iter().map(|one| one.states().len()).sum();
+    let twice = watcher.since(began).twice().len();
+    println!(
+        "  {HOGS} hogs for {minutes} min: terms of the fleet that passed {changes}, changes of keepalived's states {}, twice {twice}",
+        states.saturating_sub(3)
+    );
+    (changes, states.saturating_sub(3), twice)
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    pace::at_real_time();
+    let realtime = options.realtime;
+    let load = || std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!(
+        "{} rounds, real-time {realtime}; load at the start {}",
+        options.rounds,
+        load().trim()
+    );
+
+    let mut rows: Vec<(Row, Row)> = Vec::new();
+    let phases: [(&str, &[(Event, &'static str)]); 2] = [
+        (
+            "default",
+            &[
+                (Event::Silent, "1"),
+                (Event::Silent, "0.1"),
+                (Event::Killed, "0.1"),
+                (Event::Stopped, "1"),
+                (Event::Moved, "0.1"),
+            ],
+        ),
+        ("fast", &[(Event::Silent, "0.05")]),
+    ];
+    for (profile, cases) in phases {
+        let mut fleet = fleet(profile, realtime);
+        let _echoes: Vec<Echo> = fleet
+            .lab
+            .nodes()
+            .iter()
+            .filter(|node| node.name != CLIENT.0)
+            .map(Echo::start)
+            .collect();
+        let first = rows.len();
+        for (event, interval) in cases {
+            rows.push((
+                Row::new(format!("{event:?}, keepalived with adverts of {interval} s")),
+                Row::new(format!("{event:?}, lvsmesh at {profile}")),
+            ));
+        }
+        for round in 1..=options.rounds {
+            println!("{profile}, round {round}");
+            for ((event, interval), (theirs, ours)) in cases.iter().zip(&mut rows[first..]) {
+                let mut pair = Pair::start(&fleet.lab, interval, realtime);
+                theirs.add(pair.suffers(*event));
+                drop(pair);
+                ours.add(suffers(&mut fleet, *event));
+            }
+        }
+    }
+    let under_load = (options.hogs > 0).then(|| hogs(options.hogs, realtime));
+
+    println!("load at the end {}", load().trim());
+    println!("{:56}{:>12}{:>10}{:>8}{:>8}", "", "dark, ms", "longest", "lost", "twice");
+    for row in rows.iter().flat_map(|(theirs, ours)| [theirs, ours]) {
+        let (dark, longest) = (row.dark(), row.longest());
+        println!("{:56}{dark:>12.1}{longest:>10.1}{:>8}{:>8}", row.what, row.lost(), row.twice());
+    }
+    let met = judge(&rows, under_load);
+    if met || options.no_gate { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The most that lvsmesh may be dark as a part of keepalived's time, in the order of the rows; `None`: no ratio is meant, because that keepalived
+/// goes on answering, or because it has no such command.
+const GATES: [Option<f64>; 6] = [Some(0.1), Some(1.0), None, Some(0.1), None, Some(1.0)];
+
+/// Whether every gate is met: the ratios; nobody ever one of two; a stop and a move lose nothing, in the median; a killed agent is replaced in a
+/// fraction of the time that a silent host takes; and under load the holder changes no more often than keepalived's.
+fn judge(rows: &[(Row, Row)], under_load: Option<(usize, usize, usize)>) -> bool {
+    let mut met = true;
+    let mut gate = |what: String, fine: bool| {
+        println!("{} {what}", if fine { "met   " } else { "MISSED" });
+        met &= fine;
+    };
+    for ((theirs, ours), most) in rows.iter().zip(GATES) {
+        if let Some(most) = most {
+            let ratio = ours.dark() / theirs.dark();
+            gate(
+                format!("{} / {}: {ratio:.3}, at most {most}", ours.what, theirs.what),
+                ratio <= most,
+            );
+        }
+        gate(
+            format!("{}: overlap {}", ours.what, if ours.twice() == 0 { "none" } else { "seen" }),
+            ours.twice() == 0,
+        );
+        if ours.what.starts_with("Stopped") || ours.what.starts_with("Moved") {
+            gate(format!("{}: {} lost, at most 0", ours.what, ours.lost()), ours.lost() == 0);
+        }
+    }
+    if let [(_, silent), _, (_, killed), ..] = rows {
+        let ratio = killed.dark() / silent.dark();
+        gate(format!("killed / silent: {ratio:.3}, at most 0.5"), ratio <= 0.5);
+    }
+    if let Some((ours, theirs, twice)) = under_load {
+        gate(
+            format!("changes under load: {ours}, keepalived {theirs}; overlap {twice}"),
+            ours <= theirs && twice == 0,
+        );
+    }
+    met
+}
