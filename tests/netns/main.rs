@@ -24,3 +24,4 @@ mod quiet;
 mod responder;
 mod trace;
 mod watcher;
+mod without_quorum;

@@ -35,11 +35,19 @@ pub struct Options {
     pub realtime: bool,
     /// The second director is a director alone.
     pub pure: bool,
+    /// There is no third node.
+    pub two: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { profile: pace::profile().to_owned(), otlp: None, realtime: false, pure: false }
+        Self {
+            profile: pace::profile().to_owned(),
+            otlp: None,
+            realtime: false,
+            pure: false,
+            two: false,
+        }
     }
 }
 
@@ -64,7 +72,8 @@ impl Fleet {
     pub fn start_on(lab: Lab, options: &Options) -> Self {
         let authority = Authority::new(FLEET);
         let mut agents = BTreeMap::new();
-        for (name, roles) in ROLES {
+        let nodes = if options.two { &ROLES[..2] } else { &ROLES[..] };
+        for (name, roles) in nodes {
             let roles = if options.pure { &roles[..1] } else { roles };
             let settings = Settings {
                 roles: roles.to_vec(),
@@ -73,13 +82,14 @@ impl Fleet {
                 realtime: options.realtime,
                 otlp: options.otlp.clone(),
             };
-            agents.insert(name.to_owned(), Agent::new(&lab, lab.node(name), &settings));
+            agents.insert((*name).to_owned(), Agent::new(&lab, lab.node(name), &settings));
         }
         let directory = lab.directory(CLIENT.0);
         let ctl = Lvsctl {
             namespace: lab.node(CLIENT.0).namespace.clone(),
             endpoints: [LVS_1, LVS_2, RS_1]
                 .iter()
+                .filter(|(name, _)| agents.contains_key(*name))
                 .map(|(_, address)| format!("{address}:7400"))
                 .collect(),
             identity: Some(authority.operator(&directory, "ops")),
@@ -89,15 +99,15 @@ impl Fleet {
         let mut fleet = Self { agents, ctl, lab };
         fleet.agent(LVS_1.0).init(FLEET);
         fleet.agent_mut(LVS_1.0).start();
-        for (name, _) in [LVS_2, RS_1] {
+        for (name, _) in &nodes[1..] {
             fleet.agent(name).join(&format!("{}:7400", LVS_1.1));
             fleet.agent_mut(name).start();
         }
-        fleet.until("all three nodes vote", Duration::from_secs(30), |status| {
-            let voting = |name: &(&str, _)| {
+        fleet.until("all nodes vote", Duration::from_secs(30), |status| {
+            let voting = |name: &(&str, &[&str])| {
                 status.node(name.0).is_some_and(|node| node.reachable && node.raft != "learner")
             };
-            status.quorum && ROLES.iter().all(voting)
+            status.quorum && nodes.iter().all(voting)
         });
         fleet
     }
@@ -199,7 +209,7 @@ impl Fleet {
             "every node has the same revision in its kernel",
             Duration::from_secs(30),
             |status| {
-                status.nodes.len() == ROLES.len()
+                status.nodes.len() == self.agents.len()
                     && status.nodes.iter().all(|node| {
                         node.reachable && node.converged && node.revision == status.revision
                     })

@@ -161,7 +161,23 @@ impl Lab {
         ));
     }
 
-    /// Undoes [`Self::half_cut`].
+    /// Drops in the switch what a machine and others than `except` say to each other over TCP and UDP: agents do not hear each other, and all
+    /// hear ARP and VRRP. One machine at a time.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::half_cut`].
+    pub fn control_cut(&self, node: &str, except: Ipv4Addr) {
+        let port = self.node(node).port;
+        self.filter(&format!(
+            "add table bridge half\ndelete table bridge half\nadd table bridge half\n\
+             add chain bridge half forward {{ type filter hook forward priority 0; }}\n\
+             add rule bridge half forward oif {port} ip saddr != {except} ip protocol {{ tcp, udp }} drop\n\
+             add rule bridge half forward iif {port} ip daddr != {except} ip protocol {{ tcp, udp }} drop\n"
+        ));
+    }
+
+    /// Undoes [`Self::half_cut`] and [`Self::control_cut`].
     pub fn mend(&self) {
         self.filter("delete table bridge half\n");
     }

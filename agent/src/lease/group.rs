@@ -79,6 +79,8 @@ pub(super) struct Group {
     coexist: Coexist,
     /// What it does without a lease.
     fallback: Fallback,
+    /// Whoever advertises will have been heard by then.
+    heard_by: Mono,
     /// While the VIP is attached.
     schedule: Option<Schedule>,
     /// An announcement is under way: the address that is next, and when its turn is.
@@ -111,6 +113,7 @@ impl Group {
         let Vrrp { coexist, priority, version, advert_interval, .. } = vip.vrrp;
         let coexist = Coexist::new(coexist, priority, version, advert_interval, source, now);
         let mut group = Self {
+            heard_by: now.after(advert_interval * 6 / 5),
             fallback: Fallback::new(without.terms(&vip, segment.as_ref().ok()), now),
             vip,
             segment,

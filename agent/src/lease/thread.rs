@@ -271,8 +271,7 @@ impl Thread {
         match order {
             Order::Input(Input::Standing(standing)) => {
                 self.standing = standing;
-                self.told = standing;
-                self.step(Input::Standing(standing));
+                self.prefer();
                 self.tell_groups();
             }
             Order::Input(Input::TableReady { epoch }) => {

@@ -67,9 +67,10 @@ impl Group {
         matches!(self.fallback.state(), State::Probing { .. })
     }
 
-    /// Whether a member was heard that holds without a lease.
+    /// Whether a member holds without a lease that was heard, or cannot have been heard yet.
     pub(crate) fn hears_another(&self, now: Mono) -> bool {
-        self.coexist.foreign(now).is_some_and(|foreign| foreign.member)
+        let new = self.fallback.terms().policy != Policy::Strict && now < self.heard_by;
+        new || self.coexist.foreign(now).is_some_and(|foreign| foreign.member)
     }
 
     /// The lease was not renewed, and nobody else can have one yet. Says whether the group is held on.

@@ -10,6 +10,10 @@ use super::super::group::{Group, Without};
 use super::super::{Tenure, WithoutQuorum};
 use super::Thread;
 
+/// So many places further back is a node that hears a member hold without a lease, or has not listened for long enough: ten promises later (`Timing::stagger_step`). Without that, two
+/// nodes that return together would elect one of themselves, and move the VIP for nothing. One whose log is behind must not be waited for for ever.
+const STANDS_BACK: u8 = 200;
+
 impl Thread {
     /// The fleet's policy, and who else it concerns.
     pub(super) fn allow(&mut self, order: WithoutQuorum) {
@@ -97,7 +101,7 @@ impl Thread {
         let rank = if self.groups.iter().any(Group::is_held_without) {
             0
         } else if self.groups.iter().any(|group| group.hears_another(now)) {
-            self.standing.rank.saturating_add(1)
+            self.standing.rank.saturating_add(STANDS_BACK)
         } else {
             self.standing.rank
         };
