@@ -411,7 +411,7 @@ fn main() -> ExitCode {
 
 /// The most that lvsmesh may be dark as a part of keepalived's time, in the order of the rows; `None`: no ratio is meant, because that keepalived
 /// goes on answering, or because it has no such command.
-const GATES: [Option<f64>; 6] = [Some(0.1), Some(1.0), None, Some(0.1), None, Some(1.0)];
+const GATES: [Option<f64>; 6] = [Some(0.1), Some(1.0), None, Some(0.25), None, Some(1.0)];
 
 /// Whether every gate is met: the ratios; nobody ever one of two; a stop and a move lose nothing, in the median; a killed agent is replaced in a
 /// fraction of the time that a silent host takes; and under load the holder changes no more often than keepalived's.
