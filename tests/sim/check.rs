@@ -25,6 +25,13 @@ pub(crate) struct Check {
     reached: [u64; NODES],
     /// Where each acknowledged request is in the log.
     acknowledged: BTreeMap<u64, u64>,
+    /// The newest entry that an operation which is over has written, or read the state after. The log is the order in which operations take effect;
+    /// they are linearizable (Herlihy and Wing) if that is also the order of those of which one was over when the other began.
+    seen: u64,
+    /// What was seen when a request began that is not over.
+    begun: BTreeMap<u64, u64>,
+    /// Reads that were answered.
+    reads: u64,
 }
 
 impl Check {
@@ -38,6 +45,40 @@ impl Check {
 
     pub(crate) fn entries(&self) -> u64 {
         self.log.len() as u64
+    }
+
+    pub(crate) fn reads(&self) -> u64 {
+        self.reads
+    }
+
+    /// A client asks for a change.
+    pub(crate) fn begins(&mut self, request: u64) {
+        self.begun.insert(request, self.seen);
+    }
+
+    /// A client is told that its change is entry `index`.
+    fn ends(&mut self, request: u64, index: u64) -> Result<(), Violation> {
+        let Some(before) = self.begun.remove(&request) else { return Ok(()) };
+        if index <= before {
+            return Err(Violation::new(format!(
+                "request {request} is entry {index}, and began after entry {before} was seen"
+            )));
+        }
+        self.seen = self.seen.max(index);
+        Ok(())
+    }
+
+    /// A client is told the state after entry `index`.
+    pub(crate) fn read(&mut self, node: usize, index: u64) -> Result<(), Violation> {
+        self.reads += 1;
+        if index < self.seen {
+            let (node, seen) = (node + 1, self.seen);
+            return Err(Violation::new(format!(
+                "node {node} answered a read with the state after entry {index}, and entry {seen} had been seen"
+            )));
+        }
+        self.seen = index;
+        Ok(())
     }
 
     /// A node leads a term: nobody else ever did.
@@ -69,6 +110,7 @@ impl Check {
                 let what = format!("request {request} is both entry {before} and entry {index}");
                 return Err(Violation::new(what));
             }
+            self.ends(request, index)?;
         }
         if let Some(first) = self.log.get(&index) {
             let same = Applied { request: first.request, ..applied } == *first;

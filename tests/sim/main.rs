@@ -40,7 +40,13 @@ use world::{MS, Plan, Summary, Violation, run};
 const SEEDS: Range<u64> = 0..5000;
 
 fn plan(seed: u64) -> Plan {
-    Plan { seed, faults: Faults::default(), forgets: Forgets::Nothing, trace: false }
+    Plan {
+        seed,
+        faults: Faults::default(),
+        forgets: Forgets::Nothing,
+        unvouched: false,
+        trace: false,
+    }
 }
 
 /// The seeds to run, and whether one of them was asked for by name.
@@ -117,10 +123,11 @@ fn a_fleet_under_every_fault_has_one_holder_one_log_and_comes_back() {
         (sum(|run| run.claims), sum(|run| run.terms), sum(|run| run.entries));
     let slowest = summaries.iter().map(|run| run.recovery).max().unwrap_or(0);
     println!(
-        "{} seeds: {} events, {} crashes, {terms} terms, {claims} claims, {entries} entries; at most {} ms from mended to held",
+        "{} seeds: {} events, {} crashes, {terms} terms, {claims} claims, {entries} entries, {} reads; at most {} ms from mended to held",
         summaries.len(),
         sum(|run| run.events),
         sum(|run| run.crashes),
+        sum(|run| run.reads),
         slowest / MS
     );
     let (moves, slowest) =
@@ -133,6 +140,7 @@ fn a_fleet_under_every_fault_has_one_holder_one_log_and_comes_back() {
     // A world in which nothing happens would satisfy every claim.
     let seeds = summaries.len() as u64;
     assert!(claims > seeds && terms > seeds && entries > 20 * seeds, "too little happens");
+    assert!(sum(|run| run.reads) > 20 * seeds, "too little is read");
     assert!(moves > 10 * seeds, "the VIPs are hardly ever moved: {moves} times in {seeds} runs");
     // A disk that takes too long over the candidacy lets another director go first.
     assert!(diverted * 100 < moves, "{diverted} of {moves} moves ended elsewhere");
@@ -148,9 +156,9 @@ fn a_seed_is_one_history() {
 /// Runs seeds with a rule left out until one fails. A node that panics has noticed too. These are the rules whose absence a few hundred seeds
 /// notice; what takes a rarer coincidence is left out in `lease_exhaustive`, which looks at every one.
 #[track_caller]
-fn caught(name: &str, faults: Faults, forgets: Forgets) -> String {
+fn caught(name: &str, left_out: Plan) -> String {
     let found = (0..1000).find_map(|seed| {
-        let plan = Plan { faults, forgets, ..plan(seed) };
+        let plan = Plan { seed, ..left_out };
         match std::panic::catch_unwind(|| run(plan)) {
             Ok(Ok(_)) => None,
             Ok(Err(violation)) => Some((seed, violation.to_string())),
@@ -164,7 +172,7 @@ fn caught(name: &str, faults: Faults, forgets: Forgets) -> String {
 
 #[track_caller]
 fn lets_two_hold(name: &str, faults: Faults) {
-    let violation = caught(name, faults, Forgets::Nothing);
+    let violation = caught(name, Plan { faults, ..plan(0) });
     assert!(violation.contains("may both emit"), "{name}: {violation}");
 }
 
@@ -187,10 +195,16 @@ fn a_lease_that_outlives_its_promise_is_caught() {
 
 #[test]
 fn a_disk_that_lies_about_its_writes_is_caught() {
-    caught("writes forgotten", Faults::default(), Forgets::Writes);
+    caught("writes forgotten", Plan { forgets: Forgets::Writes, ..plan(0) });
 }
 
 #[test]
 fn a_damaged_log_that_is_opened_all_the_same_is_caught() {
-    caught("last entry forgotten", Faults::default(), Forgets::LastEntry);
+    caught("last entry forgotten", Plan { forgets: Forgets::LastEntry, ..plan(0) });
+}
+
+#[test]
+fn a_leader_that_answers_reads_without_a_lease_is_caught() {
+    let violation = caught("read unvouched", Plan { unvouched: true, ..plan(0) });
+    assert!(violation.contains("answered a read"), "{violation}");
 }

@@ -96,7 +96,8 @@ pub(crate) struct Agent {
 #[derive(Default)]
 pub(crate) struct Told {
     voters: BTreeSet<NodeId>,
-    view: RaftView,
+    /// Told when what Raft applied had been applied to the state.
+    pub(crate) view: RaftView,
     pub(crate) standing: Standing,
 }
 

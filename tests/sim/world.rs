@@ -51,6 +51,8 @@ pub(crate) struct Plan {
     pub(crate) faults: Faults,
     /// Rules that the disks break.
     pub(crate) forgets: Forgets,
+    /// Leaders answer reads without a lease.
+    pub(crate) unvouched: bool,
     /// Prints what happens.
     pub(crate) trace: bool,
 }
@@ -82,6 +84,8 @@ pub(crate) struct Summary {
     pub(crate) claims: u64,
     pub(crate) terms: u64,
     pub(crate) entries: u64,
+    /// Reads that were answered.
+    pub(crate) reads: u64,
     pub(crate) crashes: u64,
     /// Nanoseconds after healing until somebody held.
     pub(crate) recovery: Time,
@@ -139,6 +143,7 @@ enum Event {
         epoch: u64,
     },
     Change,
+    Read,
     Membership,
     Move,
     Fault(Fault),
@@ -169,6 +174,7 @@ pub(crate) struct World {
     /// How many times rarer changes are than in a busy fleet. Where little changes, nodes that were cut off can be elected all the same.
     calm: u64,
     journey: Journey,
+    unvouched: bool,
     trace: bool,
     summary: Summary,
 }
@@ -217,6 +223,7 @@ impl World {
             calm: if rng.permille(500) { 20 } else { 1 },
             rng,
             journey: Journey::default(),
+            unvouched: plan.unvouched,
             trace: plan.trace,
             summary: Summary::default(),
         }
@@ -236,6 +243,7 @@ impl World {
         }
         self.schedule(HEALED, Event::Heal);
         self.schedule(50 * MS, Event::Change);
+        self.schedule(60 * MS, Event::Read);
         self.schedule(100 * MS, Event::Membership);
         self.schedule(MOVES, Event::Move);
         Ok(())
@@ -256,6 +264,7 @@ impl World {
         self.check.at_the_end(&self.machines, END)?;
         self.summary.terms = self.check.terms();
         self.summary.entries = self.check.entries();
+        self.summary.reads = self.check.reads();
         Ok(self.summary)
     }
 
@@ -336,6 +345,7 @@ impl World {
                 self.lease_input(node, Input::TableReady { epoch });
             }
             Event::Change => self.change(),
+            Event::Read => self.read()?,
             Event::Membership => self.membership(),
             Event::Move => self.planned_move(),
             Event::Fault(fault) => self.fault(fault)?,
@@ -363,6 +373,7 @@ impl World {
             // A stream's end is noticed by whoever runs by then.
             Event::Broken { .. }
             | Event::Change
+            | Event::Read
             | Event::Membership
             | Event::Move
             | Event::Fault(_)

@@ -72,6 +72,16 @@ pub enum Judgement {
 pub type Answers = BTreeMap<NodeId, Result<SelfResponse, String>>;
 
 impl Context {
+    /// Whether the state that is read between this call and that of its result is what the fleet has decided: this node leads and has applied an
+    /// entry of its own term, and its lease still runs, so that nobody else was elected and nobody else has confirmed anything.
+    pub fn vouch(&self) -> impl Fn() -> bool + '_ {
+        let settled = {
+            let status = self.raft.status.borrow();
+            status.leading && status.settled
+        };
+        move || settled && !self.lease.remaining().is_zero()
+    }
+
     /// What this node says of itself.
     #[must_use]
     pub fn own(&self) -> SelfResponse {

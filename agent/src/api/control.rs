@@ -128,7 +128,7 @@ impl ControlService {
         }
     }
 
-    /// Asks the leader, if one is found soon; else answers from this node's own state. The flag says which.
+    /// Asks the leader, if one is found soon that can vouch for its state; else answers from this node's own. The flag says which.
     async fn read<T, R>(
         &self,
         caller: Option<&Caller>,
@@ -146,7 +146,12 @@ impl ControlService {
             .writes
             .at_leader(
                 &errand,
-                || async { here(&self.context.applied()) },
+                || async {
+                    let vouch = self.context.vouch();
+                    let answer = here(&self.context.applied())?;
+                    // After the state was read: whoever loses the lease meanwhile may have read too old a one.
+                    if vouch() { Ok(answer) } else { Err(CallError::NotLeader) }
+                },
                 |links, address| there(links, address, errand.clone()),
             )
             .await;

@@ -29,12 +29,30 @@ impl World {
             let command = fleet::command(&mut self.rng, self.requests);
             let proposer = self.machines[node].run;
             let data = convert::encode_entry(&command, "", proposer, self.requests);
+            self.check.begins(self.requests);
             self.raft_input(node, NodeInput::Propose { request: self.requests, data });
         }
         let next = self.now + self.rng.of(15 * MS..80 * MS) * self.calm;
         if next < SETTLED {
             self.schedule(next, Event::Change);
         }
+    }
+
+    /// Clients read, at every node that would answer: one that leads, has applied an entry of its own term and has a lease.
+    pub(super) fn read(&mut self) -> Result<(), Violation> {
+        for node in self.leaders() {
+            let machine = &self.machines[node];
+            let agent = machine.agent.as_ref().expect("it leads");
+            let local = machine.clock.local(self.now);
+            let vouched = agent.lease.lease_until().is_some_and(|until| until > local);
+            let settled = agent.told.view.settled && agent.told.view.leader == Some(machine.id);
+            if settled && (vouched || self.unvouched) {
+                self.check.read(node, agent.state.applied())?;
+            }
+        }
+        let next = self.now + self.rng.of(5 * MS..40 * MS);
+        self.schedule(next, Event::Read);
+        Ok(())
     }
 
     /// What the leader does about members that Raft does not know yet.
