@@ -195,9 +195,17 @@ async fn arrived(
         // Time is left to find out where they are, and to say so.
         if next + context.pace.answer * 2 >= deadline {
             let answers = context.answers().await;
-            let holder = answers.iter().find_map(|(id, answer)| {
-                answer.as_ref().is_ok_and(|answer| answer.holding).then_some(*id)
+            let mut holders = answers.iter().filter_map(|(id, answer)| {
+                answer.as_ref().ok().filter(|answer| answer.holding).map(|said| (*id, said.epoch))
             });
+            let holder = holders.next();
+            // On a busy machine the last answer may be the first that came in time.
+            if let Some((id, epoch)) = holder
+                && id == target.id
+            {
+                return Ok(Moved { from, to: target.name.clone(), epoch });
+            }
+            let holder = holder.map(|(id, _)| id);
             let state = context.raft.state.borrow().state.clone();
             return Err(CallError::NotMoved {
                 to: target.name.clone(),

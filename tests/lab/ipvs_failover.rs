@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use lvsmesh_tests::document::{LVS_1, LVS_2, RS_1, VIP};
+use lvsmesh_tests::document::{CLIENT, Document, LVS_1, LVS_2, RS_1, VIP};
 use lvsmesh_tests::pages::Client;
 use lvsmesh_tests::probe::ArpProber;
 use lvsmesh_tests::reference::{Reference, lost_outside};
-use lvsmesh_tests::{pace, scaled};
+use lvsmesh_tests::{eventually, pace, scaled};
 
 /// Eight connections, all answered, by both servers.
 fn eight_of_eight(running: &Reference, when: &str) {
@@ -20,7 +20,7 @@ fn eight_of_eight(running: &Reference, when: &str) {
 
 fn settle(client: &Client) {
     let before = client.requests().len();
-    lvsmesh_tests::eventually("the client goes on", Duration::from_secs(20), || {
+    eventually("the client goes on", Duration::from_secs(20), || {
         (client.requests().len() >= before + 10).then_some(())
     });
 }
@@ -81,6 +81,38 @@ fn a_director_that_is_cut_off_is_replaced_and_leaves_no_second_answer() {
     settle(&client);
     let lost = lost_outside(&client.requests(), &[window]);
     assert!(lost.is_empty(), "requests were lost while nothing was wrong: {lost:#?}");
+}
+
+/// Under `vrrp-fallback` the node that is left takes the VIP, with the table that a node of both roles has only while it holds.
+#[test]
+fn the_dual_role_node_serves_alone_without_a_quorum() {
+    let mut running = Reference::start();
+    running.fleet.apply(&Document {
+        fleet: ", no_quorum: vrrp-fallback".into(),
+        vip: format!("\n    arbiters: [{}]", CLIENT.1),
+        ..Document::reference("0s")
+    });
+    running.all_ready();
+    running.fleet.held_by(LVS_1.0);
+    eight_of_eight(&running, "before");
+    running.fleet.kill(RS_1.0);
+    running.fleet.kill(LVS_1.0);
+    // Ten promises of the emulated machine's profile, and VRRP's time.
+    eventually("lvs-2 takes the VIP", Duration::from_secs(60), || {
+        (running.fleet.attached() == [LVS_2.0]).then_some(())
+    });
+    eight_of_eight(&running, "without a quorum");
+    running.fleet.until("it says so", Duration::from_secs(20), |status| {
+        !status.quorum && status.vips.first().is_some_and(|vip| vip.authority == "vrrp-fallback")
+    });
+    running.fleet.agent_mut(RS_1.0).start();
+    running.fleet.until("a lease again, and no move", Duration::from_secs(60), |status| {
+        let vip = status.vips.first();
+        status.quorum && vip.is_some_and(|vip| vip.holder == LVS_2.0 && vip.authority == "lease")
+    });
+    running.fleet.held_by(LVS_2.0);
+    running.all_ready();
+    eight_of_eight(&running, "with a quorum again");
 }
 
 /// Nothing of the VIP is on any interface; the agents answer. Whoever holds, both servers serve, one of which is the other director.
