@@ -412,6 +412,7 @@ impl Group {
             }
             match Advert::decode(heard.payload, source, heard.destination) {
                 Ok(received) if source.is_ipv6() && self.is_a_members(source, &received.advert) => {
+                    self.without_heard(&received.advert, source, tools);
                 }
                 Ok(received) => {
                     if let Some((reason, text)) = Advert::of(&self.vip).mismatch(&received.advert) {

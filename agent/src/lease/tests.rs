@@ -1,14 +1,16 @@
 //! The thread on a real segment: a holder in one network namespace, a witness in another, a cable between them.
 
 mod responder;
+mod without;
 
 use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use lvsmesh_core::arp::{BROADCAST, Operation, Packet, gratuitous};
-use lvsmesh_core::lease::{GateRequest, Profile, RaftView, Standing};
+use lvsmesh_core::lease::{GateRequest, Message, Profile, RaftView, Standing};
 use lvsmesh_core::model::{Coexist, Garp, Peers};
+use lvsmesh_core::time::Mono;
 use lvsmesh_core::vrrp::{Advert, GROUP};
 use lvsmesh_kernel::raw::{FrameListener, FrameSender, LinkTarget, VrrpSocket};
 use nix::net::if_::if_nametoindex;

@@ -319,8 +319,8 @@ impl Thread {
                 if self.stopping.is_none() {
                     self.stopping = Some(self.clock.now());
                     self.step(Input::Abdicate { successor: None });
-                    self.tell_groups();
                     self.with_groups(Group::resign);
+                    self.tell_groups();
                 }
             }
         }
