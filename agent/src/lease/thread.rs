@@ -278,22 +278,17 @@ impl Thread {
                 self.table_without(epoch);
                 self.step(Input::TableReady { epoch });
             }
-            Order::Input(input) => {
-                let heard = input == Input::LeaderHeard;
-                let voters = match &input {
-                    Input::Voters(voters) => Some(voters.clone()),
-                    _ => None,
-                };
-                self.step(input);
-                if heard {
-                    self.majority();
-                }
-                if let Some(voters) = voters {
-                    self.voters = voters;
-                    self.introduce_voters();
-                    self.tell_groups();
-                }
+            Order::Input(Input::LeaderHeard) => {
+                self.step(Input::LeaderHeard);
+                self.majority();
             }
+            Order::Input(Input::Voters(voters)) => {
+                self.voters.clone_from(&voters);
+                self.introduce_voters();
+                self.step(Input::Voters(voters));
+                self.tell_groups();
+            }
+            Order::Input(input) => self.step(input),
             Order::WithoutQuorum(order) => self.allow(order),
             Order::Vips(vips) => self.replace(vips),
             Order::Peers(peers) => {
