@@ -197,7 +197,7 @@ impl Story {
         by_more_than_one(self.datagrams.iter().map(|answer| (answer.question, answer.by.clone())))
     }
 
-    /// Claims that are not in the order in which machines were made holder: see [`out_of_turn`].
+    /// Claims that are not in the order in which machines were made holder: see `out_of_turn`.
     #[must_use]
     pub fn claims_out_of_turn(&self, holders: &[String]) -> Vec<Claim> {
         let by = self.claims.iter().map(|claim| claim.by.as_str());
