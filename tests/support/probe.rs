@@ -1,7 +1,7 @@
 //! Who answers for an address, asked once a millisecond, and who answers ARP for it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -97,9 +97,12 @@ pub struct Answer {
 /// Sends a datagram to an address every millisecond and notes every answer, until it is dropped.
 #[derive(Debug)]
 pub struct Prober {
+    sent: Arc<AtomicUsize>,
     answers: Arc<Mutex<Vec<Answer>>>,
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    sender: Option<JoinHandle<()>>,
+    reader: Option<JoinHandle<()>>,
+    deaf: Arc<AtomicBool>,
 }
 
 /// A time without an answer.
@@ -126,17 +129,20 @@ impl Prober {
         let answers = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let sending = socket.try_clone().expect("a socket can be cloned");
-        let ended = Arc::clone(&stop);
+        let (ended, sent) = (Arc::clone(&stop), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&sent);
         let sender = std::thread::spawn(move || {
             let mut next = Instant::now();
             while !ended.load(Ordering::Relaxed) {
                 // No route and no neighbour are answers too: silence.
                 let _lost = sending.send_to(b"?", SocketAddr::from((address, PORT)));
+                count.fetch_add(1, Ordering::Relaxed);
                 next += Duration::from_millis(1);
                 std::thread::sleep(next.saturating_duration_since(Instant::now()));
             }
         });
-        let (writer, ended) = (Arc::clone(&answers), Arc::clone(&stop));
+        let (writer, deaf) = (Arc::clone(&answers), Arc::new(AtomicBool::new(false)));
+        let ended = Arc::clone(&deaf);
         let reader = std::thread::spawn(move || {
             let mut buffer = [0_u8; 64];
             while !ended.load(Ordering::Relaxed) {
@@ -148,7 +154,24 @@ impl Prober {
                 writer.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
             }
         });
-        Self { answers, stop, threads: vec![sender, reader] }
+        Self { sent, answers, stop, sender: Some(sender), reader: Some(reader), deaf }
+    }
+
+    /// Stops asking, gives the last answers time to come, and says how many datagrams were sent and how many of them were not answered.
+    #[must_use]
+    pub fn finish(mut self) -> (usize, usize) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(sender) = self.sender.take() {
+            let _ended = sender.join();
+        }
+        let sent = self.sent.load(Ordering::Relaxed);
+        // The reader takes what is there until half a second has brought nothing.
+        let mut before = usize::MAX;
+        while before != self.answers().len() {
+            before = self.answers().len();
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        (sent, sent - before)
     }
 
     /// All answers until now, oldest first.
@@ -187,7 +210,8 @@ impl Prober {
 impl Drop for Prober {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
+        self.deaf.store(true, Ordering::Relaxed);
+        for thread in [self.sender.take(), self.reader.take()].into_iter().flatten() {
             let _ended = thread.join();
         }
     }

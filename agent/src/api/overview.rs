@@ -117,6 +117,7 @@ fn vips(state: &State, answers: &Answers) -> Vec<v1::VipStatus> {
             epoch: holder.map_or(0, |(_, answer)| answer.epoch),
             lease_remaining_ms: holder.map_or(0, |(_, answer)| answer.lease_remaining_ms),
             also_on,
+            failback: holder.and_then(|(_, answer)| answer.failback.clone()),
         }
     };
     state.document().vips.iter().map(status).collect()

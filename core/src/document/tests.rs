@@ -169,8 +169,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
         ("fleet.no_quorum", tree!("sticky")),
         ("fleet.no_quorum", tree!("vrrp-fallback")),
         ("fleet.no_quorum", tree!("auto")),
-        ("fleet.failback", tree!("delayed")),
-        ("fleet.failback", tree!("immediate")),
         ("fleet.notifications", tree!({})),
         ("vips.0.vrrp.auth", tree!({ pass: "1111", hmac: {} })),
         ("vips.0.vrrp.vmac", tree!(true)),
@@ -184,13 +182,45 @@ fn what_is_not_built_yet_is_refused_by_name() {
     fleet.no_quorum: no_quorum `sticky` is not supported yet; use `strict`
     fleet.no_quorum: no_quorum `vrrp-fallback` is not supported yet; use `strict`
     fleet.no_quorum: no_quorum `auto` is not supported yet; use `strict`
-    fleet.failback: failback `delayed` is not supported yet; use `never`
-    fleet.failback: failback `immediate` is not supported yet; use `never`
     fleet.notifications: `notifications` is not supported yet; leave it out
     vips[0].vrrp.auth.hmac: `hmac` is not supported yet; leave it out
     vips[0].vrrp.vmac: `vmac` is not supported yet; leave it out
     pools[0].quorum: `quorum` is not supported yet; leave it out
     pools[0].sorry: `sorry` is not supported yet; leave it out
+    "#);
+}
+
+#[test]
+fn a_failback_delay_belongs_to_delayed_failback() {
+    let read = |word: &str, delay: Option<&str>| {
+        let mut tree = small();
+        put(&mut tree, "fleet.failback", Some(word.into()));
+        if let Some(delay) = delay {
+            put(&mut tree, "fleet.failback_delay", Some(delay.into()));
+        }
+        decode(&tree).map(|document| document.fleet.failback)
+    };
+    let delayed = |secs| Ok(model::Failback::Delayed(std::time::Duration::from_secs(secs)));
+    assert_eq!(read("delayed", None), delayed(60));
+    assert_eq!(read("delayed", Some("90s")), delayed(90));
+    assert_eq!(read("immediate", None), Ok(model::Failback::Immediate));
+    let mut text = String::new();
+    for values in [
+        [("fleet.failback", tree!("never")), ("fleet.failback_delay", tree!("60s"))],
+        [("fleet.failback", tree!("immediate")), ("fleet.failback_delay", tree!("60s"))],
+        [("fleet.failback", tree!("delayed")), ("fleet.failback_delay", tree!("500ms"))],
+        [("fleet.failback", tree!("delayed")), ("fleet.failback_delay", tree!(60))],
+        [("fleet.failback", tree!("delay")), ("fleet.failback_delay", tree!("60s"))],
+    ] {
+        text += &faults(&values);
+        text.push('\n');
+    }
+    assert_snapshot!(text, @r#"
+    fleet.failback_delay: only `failback: delayed` waits for a span; set `failback: delayed`, or leave it out
+    fleet.failback_delay: only `failback: delayed` waits for a span; set `failback: delayed`, or leave it out
+    fleet.failback_delay: 500ms is outside 1s to 24h
+    fleet.failback_delay: 60 has no unit; write a whole number and a unit (ms, s, m, h), such as `6s` or `500ms`
+    fleet.failback: no failback policy "delay"; did you mean "delayed"?
     "#);
 }
 

@@ -42,6 +42,7 @@ fn reference() -> StatusResponse {
             epoch: 3,
             lease_remaining_ms: 163,
             also_on: vec![],
+            failback: None,
         }],
         services: vec![ServiceStatus {
             name: "web".into(),
