@@ -25,6 +25,7 @@ use crate::api::{Api, ServerError};
 use crate::belonging::{self, Belonging};
 use crate::bootstrap::{self, BootstrapError};
 use crate::config::Config;
+use crate::failback::{self, FailbackHandle};
 use crate::guard::{self, Guard};
 use crate::identity::{Identity, IdentityError};
 use crate::lease::{self, LeaseStartError, LeaseThreadConfig, Order};
@@ -217,6 +218,7 @@ impl Parts {
             incarnation,
             roster: Roster::default(),
             belonging,
+            failback: FailbackHandle::default(),
             pace,
             identity,
             raft,
@@ -300,6 +302,7 @@ impl Parts {
         spawn.part("the membership duty", duties::run(context.clone(), stop()));
         spawn.part("the question whether this is a node", belonging::run(context.clone(), stop()));
         spawn.part("the report", report::run(context.clone(), stop()));
+        spawn.part("the failback", failback::run(context.clone(), stop()));
         spawn.part("the metrics page", page.serve(sources, stop()));
         let turns = Arc::clone(&context.lease.counters);
         spawn.part("the watchdog", watchdog(move || turns.turns.get(), stop()));

@@ -8,11 +8,11 @@ use std::time::Duration;
 use lvsmesh_core::lease::Input;
 use lvsmesh_core::model::{Member, NodeId};
 use lvsmesh_core::placement;
-use lvsmesh_proto::internal::v1::SelfResponse;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use lvsmesh_proto::internal::v1::{AnnounceRequest, SelfResponse};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::api::context::Context;
-use crate::api::status::CallError;
+use crate::api::status::{CallError, one_line};
 use crate::lease::Tenure;
 
 /// A target whose log lags may take this long to catch up: it is not elected before.
@@ -33,12 +33,26 @@ pub struct Moved {
     pub epoch: u64,
 }
 
+/// Who wants the VIPs to move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// An operator: the target is told, so that it does not give them back by itself.
+    Operator,
+    /// The fleet's policy.
+    Failback,
+}
+
 /// Moves the VIPs to the director of that name; with an empty name, to the most preferred one that could hold them and does not.
 ///
 /// # Errors
 ///
 /// If this node does not lead, there is no such node, it cannot hold the VIPs (then nothing was changed), or it does not hold them in time.
-pub async fn to(context: &Context, name: &str, deadline: Instant) -> Result<Moved, CallError> {
+pub async fn to(
+    context: &Context,
+    name: &str,
+    deadline: Instant,
+    wish: Wish,
+) -> Result<Moved, CallError> {
     if !context.raft.status.borrow().leading {
         return Err(CallError::NotLeader);
     }
@@ -52,10 +66,12 @@ pub async fn to(context: &Context, name: &str, deadline: Instant) -> Result<Move
         name => named(context, name).await?,
     };
     if target.name == from {
+        announce(context, &target, wish).await;
         let epoch = holding(context, &target).await.unwrap_or(0);
         return Ok(Moved { to: from.clone(), from, epoch });
     }
     catch_up(context, &target, deadline.min(started + CATCH_UP)).await?;
+    announce(context, &target, wish).await;
     if target.id == context.identity.id {
         // Leads without holding, and may: the lease follows by itself.
         return arrived(context, from, &target, started, deadline).await;
@@ -101,6 +117,25 @@ pub(crate) async fn stand_down(context: &Context, successor: NodeId) {
     }
 }
 
+/// Tells the target that it is an operator who wants it to hold. One that does not hear it holds all the same, and may give the VIPs back.
+async fn announce(context: &Context, target: &Member, wish: Wish) {
+    if wish != Wish::Operator {
+        return;
+    }
+    if target.id == context.identity.id {
+        context.failback.announce();
+        return;
+    }
+    let mut peer = context.links.peer(target.grpc);
+    let told = timeout(context.pace.answer, peer.announce(AnnounceRequest {})).await;
+    let reason = match told {
+        Ok(Ok(_)) => return,
+        Ok(Err(status)) => one_line(&status),
+        Err(_) => "no answer in time".to_owned(),
+    };
+    tracing::warn!(to = target.name, reason, "it does not know that an operator asked for it");
+}
+
 /// The director of that name, if it could hold.
 async fn named(context: &Context, name: &str) -> Result<Member, CallError> {
     let member = context
@@ -129,7 +164,7 @@ async fn best(context: &Context) -> Result<Member, CallError> {
     let mut reasons = Vec::new();
     for member in others {
         match fit(context, &member).await {
-            Ok(()) => return Ok(member),
+            Ok(_) => return Ok(member),
             Err(reason) => reasons.push(format!("{}: {reason}", member.name)),
         }
     }
@@ -148,7 +183,12 @@ fn voter(context: &Context) -> Option<Member> {
     context.raft.state.borrow().state.member(*newest).cloned()
 }
 
-async fn fit(context: &Context, member: &Member) -> Result<(), String> {
+/// What that member says of itself, if it could hold.
+///
+/// # Errors
+///
+/// Why it could not.
+pub(crate) async fn fit(context: &Context, member: &Member) -> Result<SelfResponse, String> {
     if !member.is_director() {
         return Err("it is no director".to_owned());
     }
@@ -158,7 +198,7 @@ async fn fit(context: &Context, member: &Member) -> Result<(), String> {
     let answer =
         context.ask(member).await.map_err(|reason| format!("it does not answer: {reason}"))?;
     match answer {
-        SelfResponse { eligible: true, .. } => Ok(()),
+        SelfResponse { eligible: true, .. } => Ok(answer),
         SelfResponse { ineligible_reason, .. } => Err(ineligible_reason),
     }
 }

@@ -22,6 +22,7 @@ pub mod bootstrap;
 pub mod config;
 pub mod discovery;
 pub mod duties;
+pub mod failback;
 #[cfg(test)]
 mod fixtures;
 pub mod guard;

@@ -7,7 +7,7 @@
 //! 3. [`placement`]: replicated state and one node give that node's plan;
 //! 4. [`plan`]: the observed kernel and the plan give ordered operations, each with its reason;
 //! 5. beside them, machines that take `(now, input)` and give effects: [`lease`] (who may hold, until when), [`check`] (up or down),
-//!    [`discovery`] (what a source's answers mean); and the wire forms of [`vrrp`], [`arp`] and [`ndp`].
+//!    [`discovery`] (what a source's answers mean), [`failback`] (when the VIPs move back); and the wire forms of [`vrrp`], [`arp`] and [`ndp`].
 //!
 //! What is absent is the point: no tokio, no netlink, no protobuf, no Raft, no logging, no hash maps, no randomness.
 #![warn(missing_docs)]
@@ -17,6 +17,7 @@ pub mod check;
 pub mod command;
 pub mod discovery;
 pub mod document;
+pub mod failback;
 pub mod lease;
 pub mod membership;
 pub mod model;

@@ -8,6 +8,8 @@ mod service;
 pub mod text;
 mod vip;
 
+use std::time::Duration;
+
 pub use ipvs::{Connections, Ipvs, Sync, SysctlProfile, Sysctls, Timeouts};
 pub use node::{Member, NodeId, NodeName, Role};
 pub use pool::{
@@ -95,17 +97,37 @@ pub enum Failback {
     /// It stays where it is until that holder fails or an operator moves it.
     #[default]
     Never,
+    /// It moves back once a preferred director has been fit without interruption for this long, and has the holder's connections if a
+    /// synchronisation daemon runs.
+    Delayed(Duration),
+    /// It moves back as soon as a preferred director is fit.
+    Immediate,
 }
 
 impl Failback {
-    /// All of them.
-    pub const ALL: [Self; 1] = [Self::Never];
+    /// The document's words for them.
+    pub const WORDS: [&'static str; 3] = ["never", "delayed", "immediate"];
+
+    /// What `delayed` waits for unless the document says otherwise: longer than a restart, and than the second or two after which the
+    /// synchronisation daemon has sent what is new.
+    pub const DELAY: Duration = Duration::from_secs(60);
 
     /// The document's word.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Never => "never",
+            Self::Never => Self::WORDS[0],
+            Self::Delayed(_) => Self::WORDS[1],
+            Self::Immediate => Self::WORDS[2],
+        }
+    }
+
+    /// How long a preferred director must have been fit, where the policy has such a span.
+    #[must_use]
+    pub const fn delay(self) -> Option<Duration> {
+        match self {
+            Self::Delayed(delay) => Some(delay),
+            Self::Never | Self::Immediate => None,
         }
     }
 }

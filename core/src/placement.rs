@@ -164,6 +164,31 @@ pub fn standing(state: &State, node: NodeId) -> (u8, bool) {
     )
 }
 
+/// The directors that the VIP groups prefer to that node as their holder, the most preferred first: every group with a preference names them
+/// before it. Without a preference nobody is preferred to anybody; where groups disagree, to neither.
+#[must_use]
+pub fn preferred(state: &State, holder: NodeId) -> Vec<&Member> {
+    let Some(holder) = state.member(holder) else { return vec![] };
+    let place = |preference: &[String], name: &str| {
+        preference.iter().position(|named| named == name).unwrap_or(usize::MAX)
+    };
+    let lists: Vec<&[String]> = state
+        .document()
+        .vips
+        .iter()
+        .map(|vip| vip.preference.as_slice())
+        .filter(|preference| !preference.is_empty())
+        .collect();
+    let before = |member: &&Member| {
+        !lists.is_empty()
+            && lists.iter().all(|list| place(list, &member.name) < place(list, &holder.name))
+    };
+    let mut preferred: Vec<&Member> =
+        state.members().filter(|member| member.is_director()).filter(before).collect();
+    preferred.sort_by_key(|member| standing(state, member.id).0);
+    preferred
+}
+
 /// What that member needs in order to answer for the services of a document, with the pools that sources have filled so far.
 fn real_server_side(
     state: &State,

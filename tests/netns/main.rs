@@ -8,6 +8,7 @@ mod disasters;
 mod discovery;
 mod documents;
 mod drift;
+mod failback;
 mod groups;
 mod guard;
 mod holder;

@@ -133,6 +133,20 @@ pub struct VipStatus {
     pub epoch: u64,
     pub also_on: Vec<String>,
     pub authority: String,
+    pub failback: Option<FailbackStatus>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+#[expect(
+    missing_docs,
+    reason = "the fields are FailbackStatus's in control.proto, which explains them"
+)]
+pub struct FailbackStatus {
+    pub to: String,
+    pub waits_for: String,
+    pub remaining_ms: u64,
+    pub reason: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]

@@ -105,7 +105,9 @@ pub struct Prober {
     answers: Arc<Mutex<Vec<Answer>>>,
     asked: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    sender: Option<JoinHandle<()>>,
+    reader: Option<JoinHandle<()>>,
+    deaf: Arc<AtomicBool>,
 }
 
 /// A time without an answer.
@@ -146,7 +148,8 @@ impl Prober {
                 std::thread::sleep(next.saturating_duration_since(Instant::now()));
             }
         });
-        let (writer, ended) = (Arc::clone(&answers), Arc::clone(&stop));
+        let (writer, deaf) = (Arc::clone(&answers), Arc::new(AtomicBool::new(false)));
+        let ended = Arc::clone(&deaf);
         let reader = std::thread::spawn(move || {
             pace::hasten();
             let mut buffer = [0_u8; 64];
@@ -160,7 +163,7 @@ impl Prober {
                 writer.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
             }
         });
-        Self { answers, asked, stop, threads: vec![sender, reader] }
+        Self { answers, asked, stop, sender: Some(sender), reader: Some(reader), deaf }
     }
 
     /// How many datagrams were sent until now.
@@ -174,6 +177,23 @@ impl Prober {
     pub fn answers_after(&self, question: u64) -> Vec<Answer> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.iter().filter(|answer| answer.question > question).cloned().collect()
+    }
+
+    /// Stops asking, gives the last answers time to come, and says how many datagrams were sent and how many of them were not answered.
+    #[must_use]
+    pub fn finish(mut self) -> (usize, usize) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(sender) = self.sender.take() {
+            let _ended = sender.join();
+        }
+        let sent = usize::try_from(self.asked()).expect("a test asks less often");
+        // The reader takes what is there until half a second has brought nothing.
+        let mut before = usize::MAX;
+        while before != self.answers().len() {
+            before = self.answers().len();
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        (sent, sent - before)
     }
 
     /// All answers until now, oldest first.
@@ -212,7 +232,8 @@ impl Prober {
 impl Drop for Prober {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
+        self.deaf.store(true, Ordering::Relaxed);
+        for thread in [self.sender.take(), self.reader.take()].into_iter().flatten() {
             let _ended = thread.join();
         }
     }

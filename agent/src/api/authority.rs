@@ -40,7 +40,7 @@ pub struct Rpc {
 
 /// Every RPC there is. One that is not here is refused.
 #[rustfmt::skip]
-pub const RPCS: [Rpc; 19] = [
+pub const RPCS: [Rpc; 21] = [
     Rpc { path: "/lvsmesh.v1.Control/Apply",           access: Access::Fleet, span: Some("api.apply") },
     Rpc { path: "/lvsmesh.v1.Control/Get",             access: Access::Fleet, span: Some("api.get") },
     Rpc { path: "/lvsmesh.v1.Control/Status",          access: Access::Fleet, span: Some("api.status") },
@@ -60,6 +60,8 @@ pub const RPCS: [Rpc; 19] = [
     Rpc { path: "/lvsmesh.internal.v1.Peer/Report",    access: Access::Node,  span: Some("api.report") },
     Rpc { path: "/lvsmesh.internal.v1.Peer/Self",      access: Access::Node,  span: None },
     Rpc { path: "/lvsmesh.internal.v1.Peer/Greet",     access: Access::Node,  span: None },
+    Rpc { path: "/lvsmesh.internal.v1.Peer/Announce",  access: Access::Node,  span: None },
+    Rpc { path: "/lvsmesh.internal.v1.Peer/Compare",   access: Access::Node,  span: None },
 ];
 
 /// Who calls; among the extensions of every request that reaches a handler.

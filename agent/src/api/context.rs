@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use super::authority::Caller;
 use super::status::{CallError, one_line};
 use crate::belonging::{self, Belonging, Outcast};
+use crate::failback::FailbackHandle;
 use crate::identity::Identity;
 use crate::lease::{LeaseHandle, Tenure, Unleased};
 use crate::links::Links;
@@ -49,6 +50,8 @@ pub struct Context {
     pub roster: Roster,
     /// Whether this machine is a node of the fleet.
     pub belonging: Belonging,
+    /// What the move back of the VIPs waits for, and the way to hold it up.
+    pub failback: FailbackHandle,
     /// Where `agent.toml` differs from what the fleet was told, as of the start; one line each.
     pub differences: Arc<[String]>,
     /// What this agent put into its kernel.
@@ -133,6 +136,7 @@ impl Context {
             commit: status.commit,
             applied: status.applied,
             incarnation: self.incarnation,
+            failback: self.failback.shown(),
         }
     }
 

@@ -21,7 +21,7 @@ use super::overview::{cast_out, overview};
 use super::peer::unexpected;
 use super::status::CallError;
 use super::{backup, ipvs, table};
-use crate::handover;
+use crate::handover::{self, Wish};
 use crate::writes::Errand;
 
 /// A revision's message, in bytes.
@@ -176,7 +176,9 @@ impl ControlService {
                 &errand,
                 || async {
                     tracing::info!(to = message.to, author = errand.author, "failover asked for");
-                    let moved = handover::to(&self.context, &message.to, errand.deadline).await?;
+                    let moved =
+                        handover::to(&self.context, &message.to, errand.deadline, Wish::Operator)
+                            .await?;
                     Ok(v1::FailoverResponse { from: moved.from, to: moved.to, epoch: moved.epoch })
                 },
                 async |links, address| {
@@ -334,6 +336,9 @@ fn telling(status: &StatusResponse) -> StatusResponse {
     let mut telling = status.clone();
     for vip in &mut telling.vips {
         vip.lease_remaining_ms = 0;
+        if let Some(failback) = &mut vip.failback {
+            failback.remaining_ms = 0;
+        }
     }
     telling
 }

@@ -120,6 +120,7 @@ fn vips(state: &State, answers: &Answers) -> Vec<v1::VipStatus> {
             lease_remaining_ms: holder.map_or(0, |(_, answer)| answer.lease_remaining_ms),
             also_on,
             authority: holder.map(|(_, answer)| authority(answer)).unwrap_or_default(),
+            failback: holder.and_then(|(_, answer)| answer.failback.clone()),
         }
     };
     state.document().vips.iter().map(status).collect()

@@ -1,7 +1,10 @@
 //! What agents ask of each other.
 
+use std::collections::BTreeSet;
+
 use futures_util::StreamExt;
 use lvsmesh_core::command::{Candidate, Command, Outcome, Readiness};
+use lvsmesh_core::failback::SAMPLE;
 use lvsmesh_core::model::NodeId;
 use lvsmesh_proto::internal::v1::peer_server::Peer;
 use lvsmesh_proto::internal::v1::{self as wire, JoinRequest, JoinResponse, Verdict};
@@ -10,7 +13,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::authority::Caller;
 use super::context::{Context, Judgement};
 use super::status::{CallError, chain};
+use super::table::failed;
 use crate::belonging::OutcastKind;
+use crate::failback;
 use crate::writes::Errand;
 
 /// The service.
@@ -126,6 +131,16 @@ pub(super) fn unexpected(outcome: &Outcome) -> CallError {
     CallError::Internal { doing: "read the outcome", reason: format!("{outcome:?}") }
 }
 
+/// More digests than a sample has come from no agent.
+fn compared(request: &wire::CompareRequest) -> Result<BTreeSet<u64>, CallError> {
+    let count = request.digests.len();
+    if count > SAMPLE {
+        let reason = format!("{count} are above the limit of {SAMPLE}");
+        return Err(CallError::Field { field: "digests", reason });
+    }
+    Ok(request.digests.iter().copied().collect())
+}
+
 #[tonic::async_trait]
 impl Peer for PeerService {
     async fn raft(
@@ -203,5 +218,23 @@ impl Peer for PeerService {
             }
         };
         Ok(Response::new(wire::GreetResponse { verdict: verdict.into(), reason }))
+    }
+
+    async fn announce(
+        &self,
+        _: Request<wire::AnnounceRequest>,
+    ) -> Result<Response<wire::AnnounceResponse>, Status> {
+        self.context.failback.announce();
+        Ok(Response::new(wire::AnnounceResponse {}))
+    }
+
+    async fn compare(
+        &self,
+        request: Request<wire::CompareRequest>,
+    ) -> Result<Response<wire::CompareResponse>, Status> {
+        let digests = compared(request.get_ref())?;
+        let doing = "compare the connections of IPVS";
+        let answer = failback::compare(digests).await;
+        Ok(Response::new(answer.map_err(|error| failed(&self.context, doing, error))?))
     }
 }

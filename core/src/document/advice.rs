@@ -1,11 +1,13 @@
 //! What a sound document will not do, though its author may expect it.
 
-use crate::model::{Connections, Document, NoQuorum, Scheduler, Service};
+use crate::model::{Connections, Document, Failback, NoQuorum, Scheduler, Service, text};
 
 /// One line for each expectation that the document does not meet; none of them is a fault.
 #[must_use]
 pub fn advice(document: &Document) -> Vec<String> {
-    [without_quorum(document), connections(document)].concat()
+    let mut lines = [without_quorum(document), connections(document)].concat();
+    lines.extend(failback(document));
+    lines
 }
 
 /// What a policy that lets a node hold without a quorum gives up.
@@ -27,6 +29,30 @@ fn without_quorum(document: &Document) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// What a move back does not do, or does not wait for.
+fn failback(document: &Document) -> Option<String> {
+    let fleet = &document.fleet;
+    if fleet.failback == Failback::Never {
+        return None;
+    }
+    if document.vips.iter().all(|vip| vip.preference.is_empty()) {
+        return Some(format!(
+            "fleet.failback: `{}` moves the VIPs back to directors that `vips[].preference` puts before their holder, and no VIP group has a preference",
+            fleet.failback.name()
+        ));
+    }
+    match (fleet.failback, &fleet.ipvs.sync) {
+        (Failback::Delayed(delay), None) if !document.services.is_empty() => Some(format!(
+            "fleet.failback: without `fleet.ipvs.sync` there is nothing to tell whether a preferred director knows the open connections: after {} the VIPs move back all the same",
+            text::duration(delay)
+        )),
+        (Failback::Immediate, Some(_)) => Some(
+            "fleet.failback: `immediate` does not wait until a preferred director that came back knows the open connections; `delayed` does".to_owned(),
+        ),
+        (Failback::Never | Failback::Delayed(_) | Failback::Immediate, _) => None,
+    }
 }
 
 fn connections(document: &Document) -> Vec<String> {
@@ -66,9 +92,13 @@ fn keeps(service: &Service) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::document::{Value, decode};
-    use crate::model::{Fleet, Ipvs, Sync};
+    use crate::model::{
+        Attach, Checksum, Coexist, Fleet, Garp, Ipvs, Peers, Sync, Vip, Vrrp, VrrpVersion,
+    };
 
     fn document(connections: Connections, scheduler: Scheduler, sync: bool) -> Document {
         let sync = sync.then(|| Sync {
@@ -84,6 +114,29 @@ mod tests {
             fleet: Fleet { name: "blue".into(), ipvs, ..Fleet::default() },
             services: vec![Service { scheduler, ..Service::new("web", "web", 80, "web") }],
             ..Document::default()
+        }
+    }
+
+    fn vip(preference: &[&str]) -> Vip {
+        Vip {
+            name: "web".into(),
+            addresses: vec![],
+            excluded: 0,
+            interface: "eth0".into(),
+            attach: Attach::Responder,
+            preference: preference.iter().map(ToString::to_string).collect(),
+            garp: Garp::default(),
+            arbiters: vec![],
+            vrrp: Vrrp {
+                vrid: 51,
+                version: VrrpVersion::V2,
+                advert_interval: Duration::from_secs(1),
+                priority: 200,
+                auth: None,
+                checksum: Checksum::Pseudo,
+                coexist: Coexist::Yield,
+                peers: Peers::Multicast,
+            },
         }
     }
 
@@ -133,5 +186,31 @@ mod tests {
             }
         }
         assert_eq!(advice(&Document::default()), [""; 0]);
+    }
+
+    #[test]
+    fn a_move_back_that_goes_nowhere_or_breaks_connections_is_said_beforehand() {
+        let delayed = Failback::Delayed(Failback::DELAY);
+        #[rustfmt::skip]
+        let cases = [
+            (Failback::Never,     2, false, None),
+            (delayed,             2, true,  None),
+            (delayed,             2, false, Some("without `fleet.ipvs.sync`")),
+            (delayed,             1, true,  None),
+            (Failback::Immediate, 0, true,  Some("no VIP group has a preference")),
+            (Failback::Immediate, 2, true,  Some("does not wait")),
+            (Failback::Immediate, 2, false, None),
+        ];
+        for (failback, named, sync, expected) in cases {
+            let mut document = document(Connections::Keep, Scheduler::Mh, sync);
+            document.fleet.failback = failback;
+            document.vips.push(vip(&["lvs-1", "lvs-2"][..named]));
+            let lines = advice(&document);
+            let why = format!("{failback:?} {named} {sync}: {lines:?}");
+            match expected {
+                None => assert!(lines.is_empty(), "{why}"),
+                Some(part) => assert!(lines.len() == 1 && lines[0].contains(part), "{why}"),
+            }
+        }
     }
 }

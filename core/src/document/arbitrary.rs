@@ -22,12 +22,9 @@ pub(crate) fn document() -> impl Strategy<Value = Document> {
         let services = (0..vips.len().min(pools.len()) * 2)
             .map(|_| service(vips.len(), pools.len()))
             .collect::<Vec<_>>();
-        let no_quorum = select(&NoQuorum::ALL[..]);
-        (Just(vips), Just(pools), services, name(), no_quorum).prop_map(
-            |(vips, pools, services, fleet, no_quorum)| {
-                assemble(vips, pools, services, fleet, no_quorum)
-            },
-        )
+        let fleet = (name(), select(&NoQuorum::ALL[..]), failback());
+        (Just(vips), Just(pools), services, fleet)
+            .prop_map(|(vips, pools, services, fleet)| assemble(vips, pools, services, fleet))
     })
 }
 
@@ -36,8 +33,7 @@ fn assemble(
     mut vips: Vec<Vip>,
     pools: Vec<(u16, Pool)>,
     services: Vec<(usize, usize, Service)>,
-    fleet: String,
-    no_quorum: NoQuorum,
+    (fleet, no_quorum, failback): (String, NoQuorum, Failback),
 ) -> Document {
     for (index, vip) in (0u8..).zip(&mut vips) {
         vip.name = format!("{}-{index}", vip.name);
@@ -71,8 +67,16 @@ fn assemble(
             kept.push(service);
         }
     }
-    let fleet = Fleet { name: fleet, no_quorum, failback: Failback::Never, ipvs: Ipvs::default() };
+    let fleet = Fleet { name: fleet, no_quorum, failback, ipvs: Ipvs::default() };
     Document { fleet, vips, pools, services: kept }
+}
+
+fn failback() -> impl Strategy<Value = Failback> {
+    prop_oneof![
+        Just(Failback::Never),
+        (1_000..=86_400_000_u64).prop_map(|ms| Failback::Delayed(Duration::from_millis(ms))),
+        Just(Failback::Immediate),
+    ]
 }
 
 fn name() -> impl Strategy<Value = String> {

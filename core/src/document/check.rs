@@ -25,6 +25,9 @@ pub fn check(document: &Document) -> Vec<Fault> {
 pub(super) fn findings(document: &Document) -> Vec<Finding> {
     let mut found = Findings(Vec::new());
     found.name("fleet.name", &document.fleet.name);
+    if let Some(delay) = document.fleet.failback.delay() {
+        found.span("fleet.failback_delay", delay, &limits::FAILBACK_DELAY);
+    }
     vips(&document.vips, &mut found);
     no_quorum(document, &mut found);
     ipvs::ipvs(&document.fleet.ipvs, &mut found);

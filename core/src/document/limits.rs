@@ -5,6 +5,9 @@ use std::time::Duration;
 
 /// Characters of a name.
 pub const NAME: RangeInclusive<usize> = 1..=63;
+/// How long a preferred director must have been fit before `failback: delayed` moves the VIPs there. It is looked at twice a second.
+pub const FAILBACK_DELAY: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 /// Addresses of a VIP group that adverts name: keepalived reads no more from one (`VRRP_MAX_VIP`).
 pub const VIP_ADDRESSES: RangeInclusive<usize> = 1..=20;
 /// Addresses of a VIP group that adverts do not name: each is refreshed twice a second.

@@ -39,9 +39,27 @@ fn fleet(at: At<'_>, faults: &mut Faults) -> Fleet {
     Fleet {
         name: map.required("name", string).unwrap_or_default(),
         no_quorum: map.word("no_quorum", &NO_QUORUM).unwrap_or_default(),
-        failback: map.word("failback", &FAILBACK).unwrap_or_default(),
+        failback: failback(&mut map),
         ipvs: map.optional("ipvs", ipvs::ipvs).unwrap_or_default(),
     }
+}
+
+fn failback(map: &mut Map<'_, '_>) -> Failback {
+    let word = map.word("failback", &FAILBACK);
+    let delay = map.optional("failback_delay", duration);
+    let [_, delayed, immediate] = Failback::WORDS;
+    if word == Some(delayed) {
+        return Failback::Delayed(delay.unwrap_or(Failback::DELAY));
+    }
+    // A word that cannot be read may have been that one.
+    if map.has("failback_delay") && (word.is_some() || !map.has("failback")) {
+        map.refuse(
+            "failback_delay",
+            "only `failback: delayed` waits for a span",
+            "set `failback: delayed`, or leave it out",
+        );
+    }
+    if word == Some(immediate) { Failback::Immediate } else { Failback::Never }
 }
 
 fn vip(at: At<'_>, faults: &mut Faults) -> Vip {
@@ -239,11 +257,11 @@ struct Words<T: 'static> {
 
 static NO_QUORUM: Words<NoQuorum> =
     Words { noun: "no-quorum policy", all: &NoQuorum::ALL, name: NoQuorum::name, planned: &[] };
-static FAILBACK: Words<Failback> = Words {
+static FAILBACK: Words<&'static str> = Words {
     noun: "failback policy",
-    all: &Failback::ALL,
-    name: Failback::name,
-    planned: &["delayed", "immediate"],
+    all: &Failback::WORDS,
+    name: std::convert::identity,
+    planned: &[],
 };
 static ATTACH: Words<Attach> =
     Words { noun: "way to attach", all: &Attach::ALL, name: Attach::name, planned: &[] };

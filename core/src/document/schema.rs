@@ -18,7 +18,7 @@ pub const DOCUMENT: Object =
 /// `fleet`.
 pub const FLEET: Object = Object {
     name: "Fleet",
-    keys: &["name", "no_quorum", "failback", "ipvs"],
+    keys: &["name", "no_quorum", "failback", "ipvs", "failback_delay"],
     planned: &["notifications"],
 };
 

@@ -166,8 +166,6 @@ fn every_fault_is_reported_at_once() {
 fn what_is_not_built_yet_is_refused_by_name() {
     let mut text = String::new();
     for (path, value) in [
-        ("fleet.failback", tree!("delayed")),
-        ("fleet.failback", tree!("immediate")),
         ("fleet.notifications", tree!({})),
         ("vips.0.vrrp.auth", tree!({ pass: "1111", hmac: {} })),
         ("vips.0.vrrp.vmac", tree!(true)),
@@ -178,8 +176,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
         text.push('\n');
     }
     assert_snapshot!(text, @r#"
-    fleet.failback: failback `delayed` is not supported yet; use `never`
-    fleet.failback: failback `immediate` is not supported yet; use `never`
     fleet.notifications: `notifications` is not supported yet; leave it out
     vips[0].vrrp.auth.hmac: `hmac` is not supported yet; leave it out
     vips[0].vrrp.vmac: `vmac` is not supported yet; leave it out
@@ -196,6 +192,40 @@ fn who_holds_without_a_quorum_needs_a_priority_below_the_holders_and_sound_arbit
     vips[0].vrrp.priority: 1 is outside 2 to 254 under `no_quorum: auto`; without a quorum a holder announces itself with a priority below this one
     vips[0].arbiters[1]: 192.0.2.1 is there twice
     vips[0].arbiters[2]: 192.0.2.100 is an address of VIP group `web`; name a router or another machine that is no part of the fleet
+    "#);
+}
+
+#[test]
+fn a_failback_delay_belongs_to_delayed_failback() {
+    let read = |word: &str, delay: Option<&str>| {
+        let mut tree = small();
+        put(&mut tree, "fleet.failback", Some(word.into()));
+        if let Some(delay) = delay {
+            put(&mut tree, "fleet.failback_delay", Some(delay.into()));
+        }
+        decode(&tree).map(|document| document.fleet.failback)
+    };
+    let delayed = |secs| Ok(model::Failback::Delayed(std::time::Duration::from_secs(secs)));
+    assert_eq!(read("delayed", None), delayed(60));
+    assert_eq!(read("delayed", Some("90s")), delayed(90));
+    assert_eq!(read("immediate", None), Ok(model::Failback::Immediate));
+    let mut text = String::new();
+    for values in [
+        [("fleet.failback", tree!("never")), ("fleet.failback_delay", tree!("60s"))],
+        [("fleet.failback", tree!("immediate")), ("fleet.failback_delay", tree!("60s"))],
+        [("fleet.failback", tree!("delayed")), ("fleet.failback_delay", tree!("500ms"))],
+        [("fleet.failback", tree!("delayed")), ("fleet.failback_delay", tree!(60))],
+        [("fleet.failback", tree!("delay")), ("fleet.failback_delay", tree!("60s"))],
+    ] {
+        text += &faults(&values);
+        text.push('\n');
+    }
+    assert_snapshot!(text, @r#"
+    fleet.failback_delay: only `failback: delayed` waits for a span; set `failback: delayed`, or leave it out
+    fleet.failback_delay: only `failback: delayed` waits for a span; set `failback: delayed`, or leave it out
+    fleet.failback_delay: 500ms is outside 1s to 24h
+    fleet.failback_delay: 60 has no unit; write a whole number and a unit (ms, s, m, h), such as `6s` or `500ms`
+    fleet.failback: no failback policy "delay"; did you mean "delayed"?
     "#);
 }
 

@@ -34,6 +34,7 @@ fn fleet(fleet: &Fleet) -> Value {
             Some(fleet.no_quorum.name().into()),
             Some(fleet.failback.name().into()),
             (fleet.ipvs != Ipvs::default()).then(|| ipvs(&fleet.ipvs)),
+            fleet.failback.delay().map(duration),
         ],
     )
 }

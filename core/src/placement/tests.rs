@@ -517,3 +517,48 @@ fn a_link_local_vip_is_answered_for_and_is_on_no_lo() {
     assert_eq!(plan.director.sysctls, BTreeMap::new(), "IPv6 needs none");
     assert_eq!(plan.vips[0].addresses.len(), 2);
 }
+
+/// Three directors, a real server, and these VIP groups.
+fn directors(vips: Vec<Vip>) -> State {
+    let director = |number: u8| candidate(&format!("d-{number}"), number, &[Role::Director]);
+    let mut fleet = Fleet3 { state: State::init("blue", director(1)), index: 0 };
+    for number in [2, 3] {
+        fleet.run(Command::Admit(director(number)));
+    }
+    fleet.run(Command::Admit(candidate("rs-4", 4, &[Role::RealServer])));
+    fleet.apply(Document {
+        fleet: Fleet { name: "blue".into(), ..Fleet::default() },
+        vips,
+        ..Document::default()
+    });
+    fleet.state
+}
+
+#[test]
+fn who_is_preferred_to_a_holder() {
+    type Case<'a> = (&'a str, &'a [&'a [&'a str]], u64, &'a [&'a str]);
+    let names = |preferences: &[&[&str]], holder: u64| -> Vec<String> {
+        let vips = preferences.iter().enumerate();
+        let vips = vips.map(|(index, preference)| {
+            vip(&format!("g{index}"), &[100 + u8::try_from(index).unwrap()], preference)
+        });
+        let state = directors(vips.collect());
+        preferred(&state, NodeId(holder)).into_iter().map(|member| member.name.clone()).collect()
+    };
+    #[rustfmt::skip]
+    let cases: [Case<'_>; 8] = [
+        ("before the holder in the list",   &[&["d-2", "d-1"]],                  1, &["d-2"]),
+        ("the holder comes first",          &[&["d-2", "d-1"]],                  2, &[]),
+        ("in the list's order",             &[&["d-3", "d-2", "d-1"]],           1, &["d-3", "d-2"]),
+        ("the holder is not in the list",   &[&["d-3"]],                         1, &["d-3"]),
+        ("no preference",                   &[&[]],                              2, &[]),
+        ("no VIP group",                    &[],                                 2, &[]),
+        ("a group without an opinion",      &[&["d-2", "d-1"], &[]],             1, &["d-2"]),
+        ("groups that disagree",            &[&["d-2", "d-1"], &["d-1", "d-2"]], 1, &[]),
+    ];
+    for (why, preferences, holder, expected) in cases {
+        assert_eq!(names(preferences, holder), expected, "{why}");
+    }
+    let state = directors(vec![vip("g", &[100], &["d-2", "rs-4", "d-1"])]);
+    assert_eq!(preferred(&state, NodeId(9)), [] as [&Member; 0], "a stranger");
+}

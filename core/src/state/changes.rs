@@ -19,6 +19,10 @@ pub fn changes(old: &Document, new: &Document) -> Vec<String> {
     fleet.field("name", &old.fleet.name, &new.fleet.name);
     fleet.field("no_quorum", old.fleet.no_quorum.name(), new.fleet.no_quorum.name());
     fleet.field("failback", old.fleet.failback.name(), new.fleet.failback.name());
+    let delay = |document: &Document| {
+        document.fleet.failback.delay().map_or_else(String::new, text::duration)
+    };
+    fleet.field("failback_delay", delay(old), delay(new));
     ipvs(&old.fleet.ipvs, &new.fleet.ipvs, &mut fleet);
     fleet.into_line("fleet", &mut lines);
 

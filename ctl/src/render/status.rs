@@ -6,6 +6,7 @@ use lvsmesh_proto::v1::{
 };
 
 use super::Align::{Left, Right};
+use super::vip::{failback_tree, pending};
 use super::{columns, dash, node};
 use crate::tree::{map, number, texts};
 
@@ -57,7 +58,12 @@ fn vips(vips: &[VipStatus]) -> String {
         .collect();
     let headings =
         [("VIP", Left), ("ADDRESSES", Left), ("HOLDER", Left), ("EPOCH", Right), ("LEASE", Right)];
-    columns(headings, &rows, "")
+    let mut text = columns(headings, &rows, "");
+    // All groups move together.
+    if let Some(waiting) = vips.iter().find_map(|vip| vip.failback.as_ref()) {
+        text += &format!("  {}\n", pending(waiting));
+    }
+    text
 }
 
 fn services(services: &[ServiceStatus]) -> String {
@@ -159,6 +165,7 @@ pub(crate) fn tree(status: &StatusResponse) -> Value {
             ("lease_remaining_ms", number(vip.lease_remaining_ms)),
             ("also_on", texts(&vip.also_on)),
             ("authority", text(&vip.authority)),
+            ("failback", failback_tree(vip.failback.as_ref())),
         ])
     };
     let real_server = |real_server: &RealServerStatus| {

@@ -1,9 +1,9 @@
 //! Who answers for each VIP group, and what keeps everybody else silent. See `docs/adr/0006-fences.md` for the reasons.
 
 use lvsmesh_core::document::Value;
-use lvsmesh_core::model::{Attach, Document, NoQuorum, Vip};
+use lvsmesh_core::model::{Attach, Document, Failback, NoQuorum, Vip, text};
 use lvsmesh_core::vrrp::fallback::Policy;
-use lvsmesh_proto::v1::{NodeStatus, StatusResponse, VipStatus};
+use lvsmesh_proto::v1::{FailbackStatus, NodeStatus, StatusResponse, VipStatus};
 
 use super::Align::{Left, Right};
 use super::{columns, dash};
@@ -95,6 +95,42 @@ fn without_quorum(policy: NoQuorum, status: &StatusResponse) -> Vec<String> {
     std::iter::once(first).chain(promises.iter().map(ToString::to_string)).collect()
 }
 
+/// The policy, and what it waits for.
+fn failback(policy: Failback, waiting: Option<&FailbackStatus>) -> String {
+    let promised = match policy {
+        Failback::Never => "never: the VIPs stay where they are".to_owned(),
+        Failback::Delayed(delay) => format!(
+            "delayed: to a preferred director that has been fit for {}",
+            text::duration(delay)
+        ),
+        Failback::Immediate => "immediate: to a preferred director as soon as it is fit".to_owned(),
+    };
+    match waiting {
+        Some(waiting) => format!("{promised}; {}", pending(waiting)),
+        None => promised,
+    }
+}
+
+/// `failback to lvs-1 in 42 s`.
+pub(super) fn pending(waiting: &FailbackStatus) -> String {
+    let FailbackStatus { to, waits_for, remaining_ms, reason } = waiting;
+    let seconds = remaining_ms.div_ceil(1000);
+    match waits_for.as_str() {
+        "time" => format!("failback to {to} in {seconds} s"),
+        "pause" => format!(
+            "failback to {to} in {seconds} s at the earliest: it was given the VIPs in vain"
+        ),
+        "fit" => format!("failback to {to} when it can hold: {reason}"),
+        "connections" => format!("failback to {to} when it has caught up: {reason}"),
+        "operator" => format!(
+            "no failback to {to} until it has been down once: an operator moved the VIPs (`lvsctl failover --to {to}` moves them back)"
+        ),
+        "move" => format!("failback to {to} now"),
+        // A newer agent's.
+        other => format!("failback to {to}: {other} {reason}"),
+    }
+}
+
 fn answers(attach: Attach) -> &'static str {
     match attach {
         Attach::Responder => "agent",
@@ -130,14 +166,17 @@ pub(crate) fn table(document: &Document, status: &StatusResponse, groups: &[Grou
         ("ALSO ON", Left),
     ];
     let mut text = columns(headings, &rows, "");
-    for (vip, _) in groups {
+    for (vip, seen) in groups {
         text += &format!("\n{} (attach: {})\n", vip.name, vip.attach.name());
         let policy = without_quorum(document.fleet.no_quorum, status);
         let policy: Vec<&str> = policy.iter().map(String::as_str).collect();
-        let blocks: [(&str, &[&str]); 3] = [
+        let back = [failback(document.fleet.failback, seen.failback.as_ref())];
+        let back = back.each_ref().map(String::as_str);
+        let blocks: [(&str, &[&str]); 4] = [
             ("fences", fences(vip.attach)),
             ("two may answer", overlap(vip.attach)),
             ("no quorum", &policy),
+            ("failback", &back),
         ];
         for (heading, lines) in blocks {
             for (index, line) in lines.iter().enumerate() {
@@ -147,6 +186,19 @@ pub(crate) fn table(document: &Document, status: &StatusResponse, groups: &[Grou
         }
     }
     text
+}
+
+/// The names are those of `FailbackStatus` in `control.proto`.
+pub(super) fn failback_tree(waiting: Option<&FailbackStatus>) -> Value {
+    let Some(FailbackStatus { to, waits_for, remaining_ms, reason }) = waiting else {
+        return Value::Null;
+    };
+    map([
+        ("to", to.as_str().into()),
+        ("waits_for", waits_for.as_str().into()),
+        ("remaining_ms", number(*remaining_ms)),
+        ("reason", reason.as_str().into()),
+    ])
 }
 
 /// For programs.
@@ -166,6 +218,7 @@ pub(crate) fn tree(document: &Document, status: &StatusResponse, groups: &[Group
             ("overlap", lines(overlap(vip.attach))),
             ("no_quorum", document.fleet.no_quorum.name().into()),
             ("without_quorum", texts(&without_quorum(document.fleet.no_quorum, status))),
+            ("failback", failback_tree(seen.failback.as_ref())),
         ])
     };
     map([("vips", Value::List(groups.iter().map(group).collect()))])
@@ -198,6 +251,7 @@ mod tests {
             lease_remaining_ms: if holder.is_empty() { 0 } else { 143 },
             also_on: vec![],
             authority: if holder.is_empty() { String::new() } else { "lease".into() },
+            failback: None,
         };
         StatusResponse { vips: vec![vip], ..StatusResponse::default() }
     }
@@ -217,6 +271,7 @@ mod tests {
                           a virtual machine paused from outside: what was left of its lease, or until it hears the new holder
           no quorum       strict:
                           nobody answers
+          failback        never: the VIPs stay where they are
         ");
     }
 
@@ -239,6 +294,44 @@ mod tests {
         let auto = without_quorum(NoQuorum::Auto, &status);
         assert_eq!(auto, ["auto: `strict`, as 3 directors vote", "nobody answers"]);
         assert!(without_quorum(NoQuorum::Sticky, &status)[2].contains("takes nothing"));
+    }
+
+    #[test]
+    fn a_move_back_says_what_it_waits_for() {
+        let waiting = |waits_for: &str, remaining_ms, reason: &str| FailbackStatus {
+            to: "lvs-1".into(),
+            waits_for: waits_for.into(),
+            remaining_ms,
+            reason: reason.into(),
+        };
+        let lines: Vec<String> = [
+            waiting("time", 41_001, ""),
+            waiting("fit", 0, "it does not answer: connection refused"),
+            waiting(
+                "connections",
+                0,
+                "it knows 3 of 9 established connections, and needs 19 of 20",
+            ),
+            waiting("operator", 0, ""),
+            waiting("pause", 20_000, ""),
+            waiting("move", 0, ""),
+        ]
+        .iter()
+        .map(pending)
+        .collect();
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        failback to lvs-1 in 42 s
+        failback to lvs-1 when it can hold: it does not answer: connection refused
+        failback to lvs-1 when it has caught up: it knows 3 of 9 established connections, and needs 19 of 20
+        no failback to lvs-1 until it has been down once: an operator moved the VIPs (`lvsctl failover --to lvs-1` moves them back)
+        failback to lvs-1 in 20 s at the earliest: it was given the VIPs in vain
+        failback to lvs-1 now
+        ");
+        let policy = Failback::Delayed(std::time::Duration::from_secs(60));
+        assert_eq!(
+            failback(policy, Some(&waiting("time", 41_001, ""))),
+            "delayed: to a preferred director that has been fit for 1m; failback to lvs-1 in 42 s"
+        );
     }
 
     #[test]

@@ -63,6 +63,7 @@ fn fleet(wire: &v1::Fleet) -> Value {
         ("no_quorum", word(wire.no_quorum, "NO_QUORUM_", v1::NoQuorum::as_str_name)),
         ("failback", word(wire.failback, "FAILBACK_", v1::Failback::as_str_name)),
         ("ipvs", wire.ipvs.as_ref().map(ipvs)),
+        ("failback_delay", span(wire.failback_delay_ms)),
     ])
 }
 
@@ -297,12 +298,15 @@ impl From<&Fleet> for v1::Fleet {
         };
         let failback = match fleet.failback {
             Failback::Never => v1::Failback::Never,
+            Failback::Delayed(_) => v1::Failback::Delayed,
+            Failback::Immediate => v1::Failback::Immediate,
         };
         Self {
             name: fleet.name.clone(),
             no_quorum: no_quorum.into(),
             failback: failback.into(),
             ipvs: (fleet.ipvs != Ipvs::default()).then(|| (&fleet.ipvs).into()),
+            failback_delay_ms: fleet.failback.delay().map_or(0, millis),
         }
     }
 }

@@ -73,6 +73,20 @@ impl Peer for Sink {
     ) -> Result<Response<wire::GreetResponse>, Status> {
         Err(Status::unimplemented(""))
     }
+
+    async fn announce(
+        &self,
+        _: Request<wire::AnnounceRequest>,
+    ) -> Result<Response<wire::AnnounceResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn compare(
+        &self,
+        _: Request<wire::CompareRequest>,
+    ) -> Result<Response<wire::CompareResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
 }
 
 fn origin(own: NodeId) -> Origin {

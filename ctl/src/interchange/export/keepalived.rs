@@ -149,6 +149,12 @@ impl Writer {
             out.line("state BACKUP");
             match document.fleet.failback {
                 Failback::Never => out.line("nopreempt"),
+                Failback::Delayed(delay) => {
+                    // `preempt_delay`: 0 to 1000 (keepalived.conf(5)).
+                    let seconds = delay.as_secs().clamp(1, 1000);
+                    out.line(format_args!("preempt_delay {seconds}"));
+                }
+                Failback::Immediate => {}
             }
             out.line(format_args!("interface {}", vip.interface));
             out.line(format_args!("virtual_router_id {}", vrrp.vrid));

@@ -43,6 +43,7 @@ fn reference() -> StatusResponse {
             lease_remaining_ms: 163,
             also_on: vec![],
             authority: "lease".into(),
+            failback: None,
         }],
         services: vec![ServiceStatus {
             name: "web".into(),

@@ -67,7 +67,6 @@ fn zero_is_the_default_where_the_contract_says_so() {
 #[test]
 fn every_fault_has_the_path_of_the_document() {
     let mut wire = small();
-    wire.fleet.as_mut().unwrap().no_quorum = v1::NoQuorum::VrrpFallback.into();
     wire.vips[0].vrrp.as_mut().unwrap().vrid = 300;
     wire.pools[0].real_servers[0].port = None;
     wire.pools[0].check.as_mut().unwrap().kind = 0;
@@ -83,7 +82,6 @@ fn every_fault_has_the_path_of_the_document() {
     assert_eq!(
         faults,
         [
-            "fleet.no_quorum: no_quorum `vrrp-fallback` is not supported yet; use `strict`",
             "vips[0].vrrp.vrid: 300 is outside 1 to 255",
             "pools[0].real_servers[0].port: is missing",
             "pools[0].check.kind: is missing",

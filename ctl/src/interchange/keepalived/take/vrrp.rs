@@ -125,7 +125,7 @@ pub(super) fn instance(block: &Node, defaults: &Defaults, fates: &mut Fates) -> 
         fates.set(
             block.id,
             Fate::Changed,
-            "a VIP group in `vips`; keepalived moves the VIPs back by itself, lvsmesh does not (`fleet.failback: never`)",
+            "a VIP group in `vips`; keepalived moves the VIPs back by itself, lvsmesh if `fleet.failback` is not `never`",
         );
     }
     if version == VrrpVersion::V3 && auth.is_some() {

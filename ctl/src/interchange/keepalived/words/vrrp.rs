@@ -29,8 +29,8 @@ pub(super) const INSTANCE: &[Word] = &[
     not("auth_hmac", HMAC).holding(Context::AuthHmac).newer(),
     idle("state", "nobody holds before it has the lease; the order is `vips[].preference`"),
     taken("nopreempt", "`fleet.failback: never`"),
-    changed("preempt", "`fleet.failback` is `never`: `lvsctl failover` moves the VIPs back"),
-    changed("preempt_delay", "`fleet.failback` is `never`: `lvsctl failover` moves the VIPs back"),
+    changed("preempt", "`fleet.failback` is left at `never`; `immediate` has the VIPs move back"),
+    changed("preempt_delay", "`fleet.failback` is left at `never`; `delayed` has the VIPs move back"),
     changed(
         "old_unicast_checksum",
         "`vips[].vrrp.checksum` chooses between the two checksums of version 3",
