@@ -2,7 +2,7 @@
 //!
 //! The agent tells it over a pipe what it holds *before* it puts that into the kernel, and writes into a shared page what changes with every HOLD. A
 //! holder whose lease thread makes no turn for as long as a lease lasts has none any more; the guard kills it and waits for its end, however
-//! long that takes. Once the agent's last thread is gone, the guard removes the VIP addresses, says goodbye to VRRP backups, relinquishes, removes on
+//! long that takes. Once the agent's last thread can do nothing any more, the guard removes the VIP addresses, says goodbye to VRRP backups, relinquishes, removes on
 //! a dual-role node the services of the VIPs, and exits. What it says can only ever release: see `docs/adr/0006-fences.md`. It never restarts the
 //! agent.
 
@@ -16,6 +16,7 @@ pub use process::{GuardFault, main};
 pub use protocol::{Credentials, Goodbye, Line, Vip};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
@@ -49,6 +50,8 @@ struct State {
     goodbyes: BTreeMap<String, Vec<Goodbye>>,
     vips: BTreeSet<Vip>,
     services: BTreeSet<ServiceKey>,
+    /// Locked: see [`lock::show_life`].
+    _life: File,
 }
 
 impl Guard {
@@ -58,10 +61,12 @@ impl Guard {
     ///
     /// # Errors
     ///
-    /// If the shared page cannot be made or the process not be started.
+    /// If the shared page cannot be made, the lock that shows this process's life not be taken, or the process not be started.
     pub fn start(program: PathBuf, run_dir: PathBuf) -> io::Result<Self> {
         let page = Page::create(&run_dir)?;
+        let life = lock::show_life(&run_dir)?;
         let mut state = State {
+            _life: life,
             run_dir,
             program,
             running: None,

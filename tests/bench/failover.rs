@@ -4,7 +4,7 @@
 //! ```text
 //! cargo build --release --workspace --bins
 //! target/release/failover                      # root, Debian's keepalived and nftables; ten rounds, about a quarter of an hour
-//! target/release/failover --hogs 10            # and ten minutes with 24 processes that want the processor
+//! target/release/failover --hogs 10            # and ten minutes with 24 processes that want the processor; --rounds 0: nothing else
 //! ```
 //!
 //! keepalived runs on two machines of its own, lvsmesh on two directors (neither a realserver) and a witness; each has a VIP of its own.
@@ -40,6 +40,7 @@ const LIMIT: Duration = Duration::from_secs(40);
 
 #[derive(Parser)]
 struct Options {
+    /// 0: none, for `--hogs` alone.
     #[arg(long, default_value_t = 10)]
     rounds: usize,
     /// Minutes with 24 processes that want the processor.
@@ -371,7 +372,7 @@ fn main() -> ExitCode {
         ),
         ("fast", &[(Event::Silent, "0.05")]),
     ];
-    for (profile, cases) in phases {
+    for (profile, cases) in phases.into_iter().filter(|_| options.rounds > 0) {
         let mut fleet = fleet(profile, realtime);
         let _echoes: Vec<Echo> = fleet
             .lab

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use lvsmesh_tests::capture::Frame;
-use lvsmesh_tests::document::{LVS_1, LVS_2, RS_1};
+use lvsmesh_tests::document::{Document, LVS_1, LVS_2, RS_1};
+use lvsmesh_tests::fleet::{self, Options};
 use lvsmesh_tests::{Fleet, eventually, pace};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -123,4 +124,34 @@ fn the_guard_of_an_agent_that_stops_cleanly_says_nothing() {
     assert!(!watched.fleet.agent(LVS_1.0).logged().contains("relinquished for a dead"));
     assert!(!freed_by_a_guard(&watched, LVS_2.0));
     assert!(guard_of(&watched.fleet, LVS_1.0).is_none());
+}
+
+/// A packet socket takes the kernel a grace period of RCU to close, and every group has some: a process with many of them ends long after it has
+/// done its last. The guard does not wait for that, or what voters promised would run out first.
+#[test]
+fn the_guard_of_a_killed_holder_with_many_groups_frees_the_voters_as_soon() {
+    // Leases that other work on this machine does not cut short; closing all those sockets takes longer than even these promises.
+    let options = Options { profile: "relaxed".to_owned(), ..Options::default() };
+    let mut fleet = Fleet::start_on(fleet::machines(), &options);
+    let group = |number: u8| {
+        format!(
+            "  - {{ name: more-{number}, addresses: [192.168.3.{number}], interface: eth0, preference: [{}, {}], \
+             vrrp: {{ vrid: {number}, version: 3, advert_interval: 1s, priority: 200 }} }}\n",
+            LVS_1.0, LVS_2.0
+        )
+    };
+    let vips = (150..180).map(group).collect();
+    fleet.apply(&Document { attach: "responder", vips, ..Document::vip_alone() });
+    fleet.converged();
+    fleet.until("the first director holds", Duration::from_secs(20), |status| {
+        status.vips.len() == 31 && status.vips.iter().all(|vip| vip.holder == LVS_1.0)
+    });
+    let before = fleet.agent(LVS_2.0).logged().len();
+    fleet.kill(LVS_1.0);
+    let logged = eventually("the second director holds", Duration::from_secs(20), || {
+        let logged = fleet.agent(LVS_2.0).logged().split_off(before);
+        logged.contains("the lease is won").then_some(logged)
+    });
+    let (freed, won) = (logged.find(BY_A_GUARD), logged.find("the lease is won"));
+    assert!(freed.is_some() && freed < won, "freed first, then elected:\n{logged}");
 }

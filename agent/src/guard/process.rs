@@ -1,11 +1,12 @@
 //! The guard's own side: reads lines and looks at the page until the agent is gone, then cleans up and frees the voters.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lvsmesh_core::lease::Message;
@@ -19,7 +20,7 @@ use lvsmesh_kernel::wait::{self, PollFd, PollFlags};
 use lvsmesh_kernel::{Errno, Kernel, KernelError, Linux, chain};
 use nix::sys::signal::{SigSet, Signal};
 
-use super::lock::take_lock;
+use super::lock::{outlive, take_lock};
 use super::page::{LOOKS, Page, Standstill};
 use super::protocol::{Credentials, Goodbye};
 use super::{LOCK, Line, Vip};
@@ -40,6 +41,9 @@ pub enum GuardFault {
     /// The lock.
     #[error("taking {LOCK} failed")]
     Lock(#[source] io::Error),
+    /// What the agent tells it.
+    #[error("opening the agent's pipe failed")]
+    Pipe(#[source] io::Error),
     /// The page that it shares with the agent.
     #[error("opening the page that is shared with the agent failed")]
     Page(#[source] io::Error),
@@ -75,11 +79,13 @@ pub fn main(run_dir: &Path) -> Result<(), GuardFault> {
     let page = Page::open(run_dir).map_err(GuardFault::Page)?;
     let mut routes = RouteSocket::open().map_err(GuardFault::Socket)?;
 
-    let mut watcher = Watcher::default();
-    if watcher.outlive(&mut io::stdin().lock(), &page, &mut routes)? == Outcome::Released {
+    let mut watcher = Watcher { run_dir: Some(run_dir.to_owned()), ..Watcher::default() };
+    // Without a buffer of its own: what is not in the pipe any more must have been heeded.
+    let pipe = io::stdin().as_fd().try_clone_to_owned().map_err(GuardFault::Pipe)?;
+    if watcher.outlive(&mut File::from(pipe), &page, &mut routes)? == Outcome::Released {
         return Ok(());
     }
-    let held = watcher.held;
+    let Watcher { held, agent, .. } = watcher;
     tracing::warn!(
         vips = held.vips.len(),
         services = held.services.len(),
@@ -92,6 +98,11 @@ pub fn main(run_dir: &Path) -> Result<(), GuardFault> {
         relinquish(&held, &page);
     }
     left += remove_services(&held.services);
+    if let Some(agent) = agent {
+        // Its sockets may still be closing; who starts next, and waits for this guard, finds them gone.
+        let mut ended = [PollFd::new(agent.as_fd(), PollFlags::POLLIN)];
+        wait::until(&mut ended, None).map_err(GuardFault::Wait)?;
+    }
     if left == 0 { Ok(()) } else { Err(GuardFault::Left(left)) }
 }
 
@@ -124,14 +135,18 @@ struct Watcher {
     standstill: Standstill,
     /// The beginning of a line.
     rest: Vec<u8>,
+    /// Where the agent shows its life, if it does.
+    run_dir: Option<PathBuf>,
+    /// Ends when the agent's life does, which is before its process has.
+    life: Option<UnixStream>,
 }
 
 impl Watcher {
     /// Waits until the agent is gone or says that it is done.
     ///
     /// The pipe ends when the agent's last thread has let go of its file descriptors, but also when an agent that lives replaces its guard. So it
-    /// is the process itself whose end is waited for, for as long as it takes: an agent that cannot be killed, because it waits for a device
-    /// in the kernel, may go on there, and nobody is told that it has stopped.
+    /// is the process itself whose end is waited for, or the moment when none of its threads can do anything any more, for as long as it takes: an agent that
+    /// cannot be killed, because it waits for a device in the kernel, may go on there, and nobody is told that it has stopped.
     fn outlive(
         &mut self,
         pipe: &mut (impl Read + AsFd),
@@ -147,12 +162,15 @@ impl Watcher {
             look_at = interval.map(|interval| look_at.unwrap_or_else(|| raw_now().after(interval)));
             let (mut readable, mut gone) = (false, false);
             {
-                let mut fds = Vec::with_capacity(2);
+                let mut fds = Vec::with_capacity(3);
                 if !ended {
                     fds.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
                 }
                 if let Some(agent) = &self.agent {
                     fds.push(PollFd::new(agent.as_fd(), PollFlags::POLLIN));
+                }
+                if let Some(life) = &self.life {
+                    fds.push(PollFd::new(life.as_fd(), PollFlags::POLLIN));
                 }
                 wait::until(&mut fds, look_at).map_err(GuardFault::Wait)?;
                 let ready = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| fd.any() == Some(true));
@@ -160,9 +178,7 @@ impl Watcher {
                 if !ended {
                     readable = ready(fds.next());
                 }
-                if self.agent.is_some() {
-                    gone = ready(fds.next());
-                }
+                gone |= fds.any(|fd| ready(Some(fd)));
             }
             if readable {
                 match self.read(pipe) {
@@ -172,8 +188,8 @@ impl Watcher {
                 }
             }
             if gone {
-                // What it said last, if there is more of it than was just read.
-                while !ended {
+                // What it said last, if there is more of it than was just read. The end of the pipe may be a while off.
+                while !ended && has_more(pipe)? {
                     match self.read(pipe) {
                         Some(Outcome::Released) => return Ok(Outcome::Released),
                         Some(Outcome::Died) => ended = true,
@@ -244,6 +260,9 @@ impl Watcher {
                 if credentials.realtime {
                     ask_for_realtime();
                 }
+                if let (None, Some(run_dir)) = (&self.life, &self.run_dir) {
+                    self.life = follow(run_dir.clone(), credentials.realtime);
+                }
                 held.credentials = Some(credentials);
             }
             Line::Peer(address) => {
@@ -272,6 +291,42 @@ impl Watcher {
             }
             // That there was a line is all that it takes.
             Line::Watch | Line::Done => {}
+        }
+    }
+}
+
+/// Whether there is something to read, or the end.
+fn has_more(pipe: &impl AsFd) -> Result<bool, GuardFault> {
+    let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+    wait::until(&mut fds, Some(raw_now())).map(|ready| ready > 0).map_err(GuardFault::Wait)
+}
+
+/// Starts a thread that waits for the end of the agent's life; the stream ends with it. Without one, there is still the end of the process.
+fn follow(run_dir: PathBuf, realtime: bool) -> Option<UnixStream> {
+    let (seen, said) = UnixStream::pair()
+        .map_err(|error| tracing::warn!(%error, "the guard follows the agent's process alone"))
+        .ok()?;
+    let wait = move || {
+        if realtime {
+            ask_for_realtime();
+        }
+        match outlive(&run_dir) {
+            // The lock stays this process's.
+            Ok(life) => std::mem::forget(life),
+            Err(error) => {
+                tracing::warn!(%error, "the guard follows the agent's process alone");
+                // Nobody is to take this for the agent's end.
+                std::mem::forget(said);
+                return;
+            }
+        }
+        drop(said);
+    };
+    match std::thread::Builder::new().name("life".to_owned()).spawn(wait) {
+        Ok(_) => Some(seen),
+        Err(error) => {
+            tracing::warn!(%error, "the guard follows the agent's process alone");
+            None
         }
     }
 }
