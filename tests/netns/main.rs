@@ -24,3 +24,4 @@ mod others;
 mod quiet;
 mod responder;
 mod trace;
+mod upgrade;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lvsmesh_tests::document::{CLIENT, Document};
+use lvsmesh_tests::eventually;
 use lvsmesh_tests::fleet::{Fleet, Options, machines};
 use lvsmesh_tests::peers::{Receiver, Span};
-use lvsmesh_tests::{eventually, pace};
 
 /// Whose a span is, by whatever its resource names the node with.
 fn node(span: &Span) -> Option<String> {
@@ -18,8 +18,7 @@ fn node(span: &Span) -> Option<String> {
 fn one_apply_is_one_trace_with_spans_from_every_node() {
     let lab = machines();
     let receiver = Receiver::start(&lab, lab.node(CLIENT.0));
-    let options =
-        Options { profile: pace::profile().to_owned(), otlp: Some(receiver.endpoint.clone()) };
+    let options = Options { otlp: Some(receiver.endpoint.clone()), ..Options::default() };
     let fleet = Fleet::start_on(lab, &options);
     fleet.apply(&Document::reference("50s"));
     let names: BTreeSet<String> = fleet.names().into_iter().collect();

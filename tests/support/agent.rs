@@ -35,6 +35,7 @@ pub struct Agent {
     namespace: Namespace,
     directory: PathBuf,
     secure: bool,
+    release: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -52,6 +53,7 @@ impl Agent {
             namespace: node.namespace.clone(),
             directory,
             secure: settings.tls.is_some(),
+            release: None,
             process: None,
         };
         let text = agent.configuration(node, settings);
@@ -82,6 +84,11 @@ impl Agent {
         text
     }
 
+    /// From its next start on, runs the programs of that directory; `None`: those of this build.
+    pub fn install(&mut self, release: Option<&Path>) {
+        self.release = release.map(Path::to_owned);
+    }
+
     /// Its `agent.toml`.
     #[must_use]
     pub fn config(&self) -> PathBuf {
@@ -99,7 +106,10 @@ impl Agent {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program("lvs-agent"));
+        let name = "lvs-agent";
+        let file =
+            self.release.as_ref().map_or_else(|| program(name), |release| release.join(name));
+        let mut command = Command::new(file);
         command.args(arguments).arg("--config").arg(self.config());
         if !self.secure {
             command.arg("--insecure");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -31,11 +32,13 @@ pub struct Options {
     pub profile: String,
     /// An OTLP receiver.
     pub otlp: Option<String>,
+    /// Where the agents' programs are; `None`: those of this build.
+    pub release: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { profile: pace::profile().to_owned(), otlp: None }
+        Self { profile: pace::profile().to_owned(), otlp: None, release: None }
     }
 }
 
@@ -67,7 +70,9 @@ impl Fleet {
                 profile: options.profile.clone(),
                 otlp: options.otlp.clone(),
             };
-            agents.insert(name.to_owned(), Agent::new(&lab, lab.node(name), &settings));
+            let mut agent = Agent::new(&lab, lab.node(name), &settings);
+            agent.install(options.release.as_deref());
+            agents.insert(name.to_owned(), agent);
         }
         let directory = lab.directory(CLIENT.0);
         let ctl = Lvsctl {
