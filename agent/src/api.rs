@@ -9,6 +9,7 @@ pub mod overview;
 pub mod peer;
 pub mod status;
 pub mod table;
+mod versions;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lvsmesh_core::command::Candidate;
+use lvsmesh_core::document::level::LEVEL;
 use lvsmesh_core::model::{Member, NodeId};
 use lvsmesh_core::state::State;
 use lvsmesh_kernel::{KernelError, Linux};
@@ -313,7 +314,8 @@ async fn ask(
     address: SocketAddr,
     config: &Config,
 ) -> Result<JoinResponse, BootstrapError> {
-    let mut request = Request::new(JoinRequest { candidate: Some((&candidate(config)).into()) });
+    let mut request =
+        Request::new(JoinRequest { candidate: Some((&candidate(config)).into()), level: LEVEL });
     request.set_timeout(PATIENCE);
     let answer = tokio::time::timeout(PATIENCE, links.peer(address).join(request)).await;
     let status = match answer {

@@ -9,6 +9,7 @@
 mod advice;
 mod check;
 mod fault;
+pub mod level;
 pub mod limits;
 mod read;
 pub mod schema;

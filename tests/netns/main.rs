@@ -24,5 +24,6 @@ mod others;
 mod quiet;
 mod responder;
 mod trace;
+mod upgrade;
 mod watcher;
 mod without_quorum;

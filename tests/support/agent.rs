@@ -37,6 +37,7 @@ pub struct Agent {
     namespace: Namespace,
     directory: PathBuf,
     secure: bool,
+    release: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -54,6 +55,7 @@ impl Agent {
             namespace: node.namespace.clone(),
             directory,
             secure: settings.tls.is_some(),
+            release: None,
             process: None,
         };
         let text = agent.configuration(node, settings);
@@ -85,6 +87,11 @@ impl Agent {
         text
     }
 
+    /// From its next start on, runs the programs of that directory; `None`: those of this build.
+    pub fn install(&mut self, release: Option<&Path>) {
+        self.release = release.map(Path::to_owned);
+    }
+
     /// Its `agent.toml`.
     #[must_use]
     pub fn config(&self) -> PathBuf {
@@ -102,7 +109,10 @@ impl Agent {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program("lvs-agent"));
+        let name = "lvs-agent";
+        let file =
+            self.release.as_ref().map_or_else(|| program(name), |release| release.join(name));
+        let mut command = Command::new(file);
         command.args(arguments).arg("--config").arg(self.config());
         if !self.secure {
             command.arg("--insecure");

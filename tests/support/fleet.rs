@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -37,6 +38,8 @@ pub struct Options {
     pub pure: bool,
     /// There is no third node.
     pub two: bool,
+    /// Where the agents' programs are; `None`: those of this build.
+    pub release: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -47,6 +50,7 @@ impl Default for Options {
             realtime: false,
             pure: false,
             two: false,
+            release: None,
         }
     }
 }
@@ -82,7 +86,9 @@ impl Fleet {
                 realtime: options.realtime,
                 otlp: options.otlp.clone(),
             };
-            agents.insert((*name).to_owned(), Agent::new(&lab, lab.node(name), &settings));
+            let mut agent = Agent::new(&lab, lab.node(name), &settings);
+            agent.install(options.release.as_deref());
+            agents.insert((*name).to_owned(), agent);
         }
         let directory = lab.directory(CLIENT.0);
         let ctl = Lvsctl {

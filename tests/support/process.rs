@@ -125,3 +125,20 @@ pub fn program(name: &str) -> PathBuf {
             panic!("{name} is not beside {}: run `cargo build --workspace` first", here.display())
         })
 }
+
+/// Where `tests/upgrade/build` has put the programs of the previous release.
+///
+/// # Panics
+///
+/// If it has not been run.
+#[must_use]
+pub fn previous_release() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in the tree");
+    let directory = root.join("target/previous/target/debug");
+    assert!(
+        directory.join("lvs-agent").is_file(),
+        "{} has no lvs-agent: run tests/upgrade/build first",
+        directory.display()
+    );
+    directory
+}

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use lvsmesh_core::document::level::LEVEL;
 use lvsmesh_core::model::{Member, NodeId, Role};
 use lvsmesh_core::plan::ServiceKey;
 use lvsmesh_core::state::State;
@@ -137,6 +138,7 @@ impl Context {
             applied: status.applied,
             incarnation: self.incarnation,
             failback: self.failback.shown(),
+            level: LEVEL,
         }
     }
 

@@ -20,7 +20,7 @@ use super::context::Context;
 use super::overview::{cast_out, overview};
 use super::peer::unexpected;
 use super::status::CallError;
-use super::{backup, ipvs, table};
+use super::{backup, ipvs, table, versions};
 use crate::handover::{self, Wish};
 use crate::writes::Errand;
 
@@ -95,6 +95,7 @@ impl ControlService {
             message: request.message.clone(),
             unix_ms: unix_ms(),
         };
+        versions::all_know(&self.context, &apply.document).await?;
         let warnings = document::advice(&apply.document);
         if request.dry_run {
             return rehearse(&self.context.applied(), apply)

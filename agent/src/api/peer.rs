@@ -14,6 +14,7 @@ use super::authority::Caller;
 use super::context::{Context, Judgement};
 use super::status::{CallError, chain};
 use super::table::failed;
+use super::versions;
 use crate::belonging::OutcastKind;
 use crate::failback;
 use crate::writes::Errand;
@@ -55,7 +56,7 @@ impl PeerService {
             .writes
             .at_leader(
                 &errand,
-                || self.admit_here(candidate.clone()),
+                || self.admit_here(candidate.clone(), message.level),
                 async |links, address| {
                     links
                         .peer(address)
@@ -100,8 +101,13 @@ impl PeerService {
             .map_err(|error| CallError::Field { field: "messages", reason: chain(&error) })
     }
 
-    async fn admit_here(&self, candidate: Candidate) -> Result<JoinResponse, CallError> {
+    async fn admit_here(
+        &self,
+        candidate: Candidate,
+        level: u32,
+    ) -> Result<JoinResponse, CallError> {
         let name = candidate.name.clone();
+        versions::knows_all(&self.context.raft.state.borrow().state, &name, level)?;
         let outcome = self.context.writes.propose(Command::Admit(candidate)).await?;
         let Outcome::Admitted { id } = outcome else { return Err(unexpected(&outcome)) };
         tracing::info!(%name, %id, "node admitted");

@@ -128,6 +128,18 @@ pub enum CallError {
         /// Why.
         reason: String,
     },
+    /// A word of the document is newer than a node's version.
+    #[error("{path}: `{word}` cannot be used while node `{node}` may not know it: {reason}")]
+    TooNew {
+        /// Where it stands.
+        path: String,
+        /// The word.
+        word: String,
+        /// The node.
+        node: String,
+        /// Its version, or why that is not known.
+        reason: String,
+    },
     /// No other director could take the VIPs.
     #[error("no other director can hold the VIPs: {reason}")]
     NobodyFit {
@@ -201,6 +213,7 @@ impl CallError {
             | Self::UnknownRevision { .. }
             | Self::Rejected(Rejection::UnknownNode { .. }) => Code::NotFound,
             Self::Unfit { .. }
+            | Self::TooNew { .. }
             | Self::NobodyFit { .. }
             | Self::NoIpvs { .. }
             | Self::NoMember(_)
@@ -247,6 +260,9 @@ impl CallError {
             Self::NotMoved { .. } | Self::Unfit { .. } | Self::NobodyFit { .. } => {
                 Some("`lvsctl status` shows the warnings of each node".to_owned())
             }
+            Self::TooNew { .. } => Some(
+                "upgrade lvs-agent on every node first; `lvsctl node remove` takes out one that is gone for good".to_owned(),
+            ),
             Self::Unreachable { .. } => {
                 Some("is its agent running, and is the way there open?".to_owned())
             }
@@ -285,6 +301,7 @@ impl CallError {
             | Self::UnknownService { .. }
             | Self::UnknownRevision { .. }
             | Self::Unfit { .. }
+            | Self::TooNew { .. }
             | Self::NobodyFit { .. }
             | Self::NotMoved { .. }
             | Self::Unreachable { .. }

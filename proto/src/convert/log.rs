@@ -6,6 +6,7 @@ use std::sync::Arc;
 use lvsmesh_core::command::{
     Apply, Candidate, Command, Discovered, HealthChange, Readiness, SourceStatus,
 };
+use lvsmesh_core::document::level::{FIRST_LEVEL, LEVEL, level};
 use lvsmesh_core::model::{Member, NodeId, RealServer, Role, text};
 use lvsmesh_core::state::{Inconsistent, Parts, Revision, State};
 use prost::Message as _;
@@ -38,6 +39,12 @@ pub enum DecodeError {
         /// `entry.command`.
         field: &'static str,
     },
+    /// It was written for newer versions.
+    #[error("it needs feature level {needed}, and this version has {LEVEL}")]
+    TooNew {
+        /// What it needs.
+        needed: u32,
+    },
     /// A field holds what it cannot hold.
     #[error("{field}: {value:?} is not {expected}")]
     Field {
@@ -60,6 +67,14 @@ pub enum DecodeError {
 #[must_use]
 pub fn encode_entry(command: &Command, traceparent: &str, proposer: u64, request: u64) -> Vec<u8> {
     use internal::log_entry::Command as Wire;
+    let level = match command {
+        Command::Apply(apply) => said(level(&apply.document)),
+        Command::Admit(_)
+        | Command::Remove { .. }
+        | Command::Ready(_)
+        | Command::Health(_)
+        | Command::Discovered(_) => 0,
+    };
     let command = match command {
         Command::Apply(apply) => Wire::Apply(apply.into()),
         Command::Admit(candidate) => Wire::Admit(candidate.into()),
@@ -71,7 +86,18 @@ pub fn encode_entry(command: &Command, traceparent: &str, proposer: u64, request
         Command::Discovered(discovered) => Wire::Discovered(discovered.into()),
     };
     let traceparent = traceparent.to_owned();
-    internal::LogEntry { traceparent, proposer, request, command: Some(command) }.encode_to_vec()
+    internal::LogEntry { traceparent, proposer, request, level, command: Some(command) }
+        .encode_to_vec()
+}
+
+/// The first level goes without saying: bytes stay what older versions write.
+fn said(level: u32) -> u32 {
+    if level > FIRST_LEVEL { level } else { 0 }
+}
+
+/// A field that this version does not know would be overlooked, and this node disagree with those that know it.
+fn readable(needed: u32) -> Result<(), DecodeError> {
+    if needed > LEVEL { Err(DecodeError::TooNew { needed }) } else { Ok(()) }
 }
 
 /// Reads a log entry that was committed.
@@ -82,6 +108,7 @@ pub fn encode_entry(command: &Command, traceparent: &str, proposer: u64, request
 pub fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
     use internal::log_entry::Command as Wire;
     let entry = internal::LogEntry::decode(bytes)?;
+    readable(entry.level)?;
     let missing = DecodeError::Missing { field: "entry.command" };
     let command = match entry.command.ok_or(missing)? {
         Wire::Apply(wire) => Command::Apply(apply(wire)?),
@@ -105,7 +132,9 @@ pub fn encode_snapshot(state: &State) -> Vec<u8> {
         summary: Some((&revision.summary).into()),
         document: Some((&*revision.document).into()),
     };
+    let newest = parts.history.iter().map(|revision| level(&revision.document)).max();
     let snapshot = internal::Snapshot {
+        level: newest.map_or(0, said),
         applied: parts.applied,
         fleet: parts.fleet,
         revision: state.revision(),
@@ -127,6 +156,7 @@ pub fn encode_snapshot(state: &State) -> Vec<u8> {
 /// If this version cannot make sense of it, or its parts do not fit together.
 pub fn decode_snapshot(bytes: &[u8]) -> Result<State, DecodeError> {
     let snapshot = internal::Snapshot::decode(bytes)?;
+    readable(snapshot.level)?;
     let parts = Parts {
         applied: snapshot.applied,
         fleet: snapshot.fleet,

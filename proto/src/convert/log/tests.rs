@@ -202,3 +202,38 @@ fn a_snapshot_whose_parts_do_not_fit_is_refused() {
     let gap = Inconsistent::History { expected: 3, found: 0 };
     assert_eq!(decode_snapshot(&wire.encode_to_vec()), Err(gap.into()));
 }
+
+#[test]
+fn what_was_written_for_newer_versions_is_not_half_understood() {
+    let command = Command::Remove { name: "web-1".into() };
+    let mut entry = internal::LogEntry::decode(&*encode_entry(&command, "", 1, 1)).unwrap();
+    assert_eq!(entry.level, 0, "every version reads it");
+    for (level, expected) in [(LEVEL, None), (LEVEL + 1, Some(LEVEL + 1))] {
+        entry.level = level;
+        let refused = decode_entry(&entry.encode_to_vec()).err();
+        assert_eq!(refused, expected.map(|needed| DecodeError::TooNew { needed }));
+    }
+    let mut snapshot = internal::Snapshot::decode(&*encode_snapshot(&State::default())).unwrap();
+    assert_eq!(snapshot.level, 0);
+    snapshot.level = LEVEL + 1;
+    let refused = decode_snapshot(&snapshot.encode_to_vec()).unwrap_err();
+    assert_eq!(refused, DecodeError::TooNew { needed: LEVEL + 1 });
+}
+
+#[test]
+fn an_entry_says_which_level_its_words_need() {
+    let mut document = lvsmesh_core::model::Document::default();
+    let written = |document: &lvsmesh_core::model::Document| {
+        let command = Command::Apply(Apply {
+            document: document.clone(),
+            expected_revision: None,
+            author: String::new(),
+            message: String::new(),
+            unix_ms: 0,
+        });
+        internal::LogEntry::decode(&*encode_entry(&command, "", 1, 1)).unwrap().level
+    };
+    assert_eq!(written(&document), 0);
+    document.fleet.failback = lvsmesh_core::model::Failback::Immediate;
+    assert_eq!(written(&document), 2);
+}
