@@ -134,7 +134,7 @@ pub fn program(name: &str) -> PathBuf {
 #[must_use]
 pub fn previous_release() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are in the tree");
-    let directory = root.join("target/previous/target/debug");
+    let directory = root.join("target/previous");
     assert!(
         directory.join("lvs-agent").is_file(),
         "{} has no lvs-agent: run tests/upgrade/build first",
