@@ -101,7 +101,10 @@ struct Guide {
 
 impl Guide {
     async fn turn(&mut self, context: &Context) {
-        let Tenure::Holding { epoch } = *context.lease.tenure.borrow() else {
+        // Who holds without a quorum can move nothing, and what it sees meanwhile is no ground for a move.
+        let unleased = context.lease.outlook.borrow().unleased.is_some();
+        let tenure = Some(*context.lease.tenure.borrow()).filter(|_| !unleased);
+        let Some(Tenure::Holding { epoch }) = tenure else {
             self.machine.released();
             self.compared = None;
             context.failback.show(None);

@@ -111,7 +111,10 @@ fn without_a_majority_no_node_holds_and_what_was_set_up_stays() {
         (run.code == 6).then_some(run)
     });
     assert!(format!("{}{}", run.out, run.err).contains("quorum"), "{}{}", run.out, run.err);
-    assert_eq!(fleet.attached(), Vec::<String>::new());
+    // A guard is quick: the one that is left may have won a lease before the third was killed.
+    eventually("nobody has the VIP", Duration::from_secs(20), || {
+        fleet.attached().is_empty().then_some(())
+    });
     for namespace in [&realserver, &both] {
         assert!(link::has_address(namespace, "lo", VIP), "lo addresses stay");
     }
