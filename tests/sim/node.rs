@@ -99,6 +99,8 @@ pub(crate) struct Told {
     /// Told when what Raft applied had been applied to the state.
     pub(crate) view: RaftView,
     pub(crate) standing: Standing,
+    /// What it has taken in of that: its inputs wait until its thread wakes up.
+    pub(crate) known: Standing,
 }
 
 /// What applying a log entry came to, for comparison between nodes.

@@ -42,6 +42,9 @@ impl World {
             let machine = &mut self.machines[node];
             let agent = machine.agent.as_mut().expect("only events kill");
             let mut effects = std::mem::take(&mut agent.effects);
+            if let Input::Standing(standing) = &input {
+                agent.told.known = *standing;
+            }
             agent.lease.step(local, input, &mut effects);
             machine.record = Some(agent.lease.bound_until());
             for effect in &effects {
@@ -99,7 +102,7 @@ impl World {
                 self.note(node, || format!("claims, epoch {epoch}"));
                 self.summary.claims += 1;
                 let agent = self.machines[node].agent.as_ref().expect("it just stepped");
-                if !agent.told.standing.eligible {
+                if !agent.told.known.eligible {
                     return Err(Violation(format!("node {} claims and may not hold", node + 1)));
                 }
             }
