@@ -87,7 +87,6 @@ pub(super) fn start(
 }
 
 struct Thread {
-    own: NodeId,
     lease: Lease,
     timing: Timing,
     effects: Effects,
@@ -179,7 +178,6 @@ impl Thread {
             });
         }
         Ok(Self {
-            own: config.own,
             without: Without::unknown(config.timing.promise),
             standing: Standing::default(),
             told: Standing::default(),

@@ -92,13 +92,9 @@ fn keeps(service: &Service) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::document::{Value, decode};
-    use crate::model::{
-        Attach, Checksum, Coexist, Fleet, Garp, Ipvs, Peers, Sync, Vip, Vrrp, VrrpVersion,
-    };
+    use crate::model::{Fleet, Ipvs, Sync, Vip};
 
     fn document(connections: Connections, scheduler: Scheduler, sync: bool) -> Document {
         let sync = sync.then(|| Sync {
@@ -117,31 +113,8 @@ mod tests {
         }
     }
 
+    /// As a document with nothing but that makes it.
     fn vip(preference: &[&str]) -> Vip {
-        Vip {
-            name: "web".into(),
-            addresses: vec![],
-            excluded: 0,
-            interface: "eth0".into(),
-            attach: Attach::Responder,
-            preference: preference.iter().map(ToString::to_string).collect(),
-            garp: Garp::default(),
-            arbiters: vec![],
-            vrrp: Vrrp {
-                vrid: 51,
-                version: VrrpVersion::V2,
-                advert_interval: Duration::from_secs(1),
-                priority: 200,
-                auth: None,
-                checksum: Checksum::Pseudo,
-                coexist: Coexist::Yield,
-                peers: Peers::Multicast,
-            },
-        }
-    }
-
-    #[test]
-    fn a_policy_that_allows_two_holders_says_so() {
         let map = |entries: Vec<(&str, Value)>| {
             Value::Map(entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
         };
@@ -149,11 +122,17 @@ mod tests {
             ("name", "web".into()),
             ("addresses", Value::List(vec!["192.0.2.100".into()])),
             ("interface", "eth0".into()),
+            ("preference", Value::List(preference.iter().map(|&name| name.into()).collect())),
             ("vrrp", map(vec![("vrid", 51u32.into())])),
         ]);
         let fleet = map(vec![("name", "blue".into())]);
-        let tree = map(vec![("fleet", fleet), ("vips", Value::List(vec![vip]))]);
-        let mut document = decode(&tree).unwrap();
+        let document = decode(&map(vec![("fleet", fleet), ("vips", Value::List(vec![vip]))]));
+        document.unwrap().vips.remove(0)
+    }
+
+    #[test]
+    fn a_policy_that_allows_two_holders_says_so() {
+        let mut document = Document { vips: vec![vip(&[])], ..Document::default() };
         assert_eq!(advice(&document), [""; 0]);
         for policy in [NoQuorum::Sticky, NoQuorum::VrrpFallback, NoQuorum::Auto] {
             document.fleet.no_quorum = policy;

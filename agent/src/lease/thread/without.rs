@@ -26,7 +26,7 @@ impl Thread {
 
     pub(super) fn tell_groups(&mut self) {
         let Standing { eligible, witness, .. } = self.standing;
-        let votes = self.voters.contains(&self.own);
+        let votes = self.voters.contains(&self.lease.id());
         self.without.fit = eligible && !witness && votes && self.stopping.is_none();
         let without = self.without.clone();
         self.with_groups(|group, tools| group.allow(&without, tools));
