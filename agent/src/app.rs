@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::failback::{self, FailbackHandle};
 use crate::guard::{self, Guard};
 use crate::identity::{Identity, IdentityError};
-use crate::lease::{self, LeaseStartError, LeaseThreadConfig, Order};
+use crate::lease::{self, Demotion, LeaseStartError, LeaseThreadConfig, Order};
 use crate::links::Links;
 use crate::owned::{OwnedError, OwnerRecord};
 use crate::raft::transport::{Origin, Transport};
@@ -186,7 +186,7 @@ impl Parts {
         let (raft, raft_thread) =
             raft::spawn(&RaftConfig { log, priority: 0 }, inputs.clone(), outbox)?;
         let links = Links::new(connector);
-        let pace = Pace::from(&config.beat.profile.timing());
+        let pace = Pace::from(&config.beat.timing);
         let belonging = Belonging::new(raft.clone());
         // Before the lease thread, without which nobody campaigns.
         let state = raft.state.borrow().state.clone();
@@ -202,13 +202,14 @@ impl Parts {
             term: raft.status.borrow().term,
             listen: config.listen.lease,
             key: identity.lease_key.clone(),
-            timing: config.beat.profile.timing(),
+            timing: config.beat.timing,
             run_dir: config.run_dir.clone(),
             voted_before: raft.voted_before,
             realtime: config.beat.realtime,
             guard: guard.clone(),
             inputs,
         };
+        let demotion = Demotion::register().map_err(system("listen for signals"))?;
         let (lease, lease_thread) = lease::spawn(lease_config, receiver, raft.clone())?;
 
         let (shutdown, stop) = watch::channel(false);
@@ -229,6 +230,13 @@ impl Parts {
             differences: differences(config, member.as_ref()),
             shutdown: stop,
         };
+        let mut tasks = JoinSet::new();
+        let priority = demotion.run(
+            context.lease.favoured.clone(),
+            Arc::clone(&context.lease.counters),
+            shutdown.subscribe(),
+        );
+        Spawner(&mut tasks).part("the lease thread's priority", priority);
         let sources = Sources {
             raft: context.raft.clone(),
             lease: context.lease.clone(),
@@ -239,14 +247,8 @@ impl Parts {
         if let Some(meter) = telemetry.meter() {
             metrics::export(&meter, &sources);
         }
-        let mut parts = Self {
-            context,
-            shutdown,
-            tasks: JoinSet::new(),
-            raft: raft_thread,
-            lease: lease_thread,
-            guard,
-        };
+        let mut parts =
+            Self { context, shutdown, tasks, raft: raft_thread, lease: lease_thread, guard };
         parts.start_tasks(api, page, sources, credentials, transport, kernel, report, seen);
         Ok(parts)
     }

@@ -2,15 +2,16 @@
 //!
 //! *In*: the file. *Out*: a [`Config`] in which every value is usable as it stands, or every fault of the file with its key and its limit.
 
+mod beat;
 mod section;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use lvsmesh_core::lease::Profile;
 use lvsmesh_core::model::{NodeName, Role};
 
+pub use beat::Beat;
 use section::Section;
 
 /// The commented file that `--print-default-config` prints.
@@ -77,15 +78,6 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-}
-
-/// The lease's timing and scheduling.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Beat {
-    /// Timing; the same on every node.
-    pub profile: Profile,
-    /// Ask for `SCHED_RR`.
-    pub realtime: bool,
 }
 
 /// Logs, traces, metrics.
@@ -215,10 +207,7 @@ impl Config {
             Some(TlsFiles { ca: ca?, cert: cert?, key: key? })
         });
 
-        let mut section = root.section("beat");
-        let profile = section.or("profile", "default", profile);
-        let realtime = section.optional("realtime", boolean).unwrap_or(false);
-        section.finish();
+        let beat = beat::read(root.section("beat"));
 
         let mut section = root.section("telemetry");
         let otlp_endpoint = section.optional("otlp_endpoint", endpoint);
@@ -243,7 +232,7 @@ impl Config {
                 listen: Listen { grpc, lease, metrics: metrics? },
                 addresses,
                 tls,
-                beat: Beat { profile: profile?, realtime },
+                beat: beat?,
                 telemetry: Telemetry { otlp_endpoint, log: log?, log_format: log_format? },
             })
         };
@@ -356,14 +345,6 @@ fn word(value: toml::Value, known: &[&str]) -> Result<String, String> {
     }
 }
 
-fn profile(value: toml::Value) -> Result<Profile, String> {
-    let name = text(value)?;
-    Profile::named(&name).ok_or_else(|| {
-        let known = Profile::ALL.map(Profile::name).join(", ");
-        format!("`{name}` is not one of {known}")
-    })
-}
-
 fn endpoint(value: toml::Value) -> Result<String, String> {
     let text = text(value)?;
     let uri = text.parse::<http::Uri>().map_err(|error| format!("`{text}` is no URL: {error}"))?;
@@ -464,7 +445,7 @@ mod tests {
             })
             .flatten()
             .collect::<BTreeSet<_>>();
-        assert_eq!(known.len(), 13, "{known:?}");
+        assert_eq!(known.len(), 16, "{known:?}");
         for key in known {
             assert!(keys.contains(&key), "{key} is not in deploy/config/agent.toml");
         }
@@ -510,7 +491,7 @@ mod tests {
           advertise.grpc: `0.0.0.0:7400` cannot be reached from another machine
           tls.cert: is missing
           tls.key: is missing
-          beat.profile: `quick` is not one of fast, default, relaxed, wan
+          beat.profile: `quick` is not one of fast, default, relaxed, wan, adaptive
           beat.realtime: expected true or false, found string
           telemetry.otlp_endpoint: `collector:4317` is not of the form http://HOST:PORT
           telemetry.log: `a=b=c` is no log directive: error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5

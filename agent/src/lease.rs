@@ -5,6 +5,7 @@ mod counters;
 mod group;
 mod heard;
 mod promise;
+mod realtime;
 mod responder;
 mod schedule;
 mod seal;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 
 pub use counters::Counters;
 pub use heard::Reason;
+pub use realtime::{Demotion, Favoured};
 pub use seal::LeaseKey;
 pub(crate) use seal::Seal;
 
@@ -49,7 +51,7 @@ pub struct LeaseThreadConfig {
     pub listen: SocketAddr,
     /// The fleet's key.
     pub key: LeaseKey,
-    /// From `beat.profile`.
+    /// From the section `beat`.
     pub timing: Timing,
     /// Where the promise record lives; must exist and must not outlive a boot (`/run/lvsmesh`).
     pub run_dir: PathBuf,
@@ -144,6 +146,8 @@ pub struct LeaseHandle {
     pub outlook: watch::Receiver<Outlook>,
     /// Counters since the agent started.
     pub counters: Arc<Counters>,
+    /// The thread, once it has real-time priority.
+    pub favoured: Favoured,
 }
 
 impl LeaseHandle {

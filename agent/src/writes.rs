@@ -50,10 +50,11 @@ pub struct Pace {
 
 impl From<&Timing> for Pace {
     fn from(timing: &Timing) -> Self {
+        let span = timing.longest();
         Self {
-            leader: Duration::from_secs(4) + timing.promise * 3,
-            answer: Duration::from_secs(1).max(timing.promise * 2),
-            settle: timing.beat * 2,
+            leader: Duration::from_secs(4) + span.promise * 3,
+            answer: Duration::from_secs(1).max(span.promise * 2),
+            settle: span.beat * 2,
         }
     }
 }

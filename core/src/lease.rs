@@ -11,6 +11,8 @@
 //!
 //! One value of [`Lease`] plays all three parts, because a node that promised must know it when it votes: one thread decides both.
 
+mod adapt;
+mod asked;
 mod effects;
 mod electorate;
 mod gate;
@@ -27,7 +29,7 @@ use crate::time::Mono;
 pub use effects::Effects;
 pub use gate::Promise;
 pub use machine::{Faults, Lease, LeaseConfig, Phase, Status};
-pub use profile::{Profile, Timing};
+pub use profile::{Adaptive, Profile, RuleBroken, Span, Timing};
 pub use wire::Message;
 
 /// The largest configuration under which anybody holds: five voters, and room for changes under way.
@@ -68,6 +70,8 @@ pub enum Input {
         /// Whom Raft's leadership goes to; the others wait a little longer. An order to campaign, not a right to hold.
         successor: Option<NodeId>,
     },
+    /// Ask for that span from the next HOLD on. With [`Timing::adaptive`] the machine comes to it by itself; this is for whoever checks that it may.
+    Ask(Span),
     /// The machine was suspended, or its clock went back: whatever it held is void.
     Suspended,
 }

@@ -19,8 +19,9 @@ use std::sync::atomic::AtomicU64;
 pub use arp::{FrameListener, FrameSender, LinkTarget};
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use nix::unistd::Pid;
 pub use page::{SharedWords, WORDS};
-pub use process::{ProcessHandle, lock_memory, real_time};
+pub use process::{ProcessHandle, RealTimeThread, lock_memory, real_time};
 use socket2::SockAddr;
 pub use solicit::QuestionSocket;
 pub use vrrp::{GROUP, Received, VrrpSocket};
@@ -86,11 +87,21 @@ fn map_words(file: &File) -> Result<&'static [AtomicU64; WORDS], Errno> {
     Ok(unsafe { at.cast::<[AtomicU64; WORDS]>().as_ref() })
 }
 
-/// `sched_setscheduler(2)` of the calling thread to `SCHED_RR`; threads and processes that it starts do not inherit it.
-fn set_round_robin(priority: i32) -> Result<(), Errno> {
+/// `sched_setscheduler(2)` of that thread of this process; 0: the calling one. Threads and processes that it starts have the ordinary schedule.
+fn set_schedule(thread: Pid, policy: i32, priority: i32) -> Result<(), Errno> {
     let parameters = libc::sched_param { sched_priority: priority };
-    let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
-    // SAFETY: `parameters` lives across the call, which only reads it; 0 names the calling thread. nix has no wrapper.
-    Errno::result(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) })?;
+    let policy = policy | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: `parameters` lives across the call, which only reads it. nix has no wrapper.
+    Errno::result(unsafe {
+        libc::sched_setscheduler(thread.as_raw(), policy, &raw const parameters)
+    })?;
     Ok(())
+}
+
+fn set_round_robin(priority: i32) -> Result<(), Errno> {
+    set_schedule(Pid::from_raw(0), libc::SCHED_RR, priority)
+}
+
+fn set_ordinary(thread: Pid) -> Result<(), Errno> {
+    set_schedule(thread, libc::SCHED_OTHER, 0)
 }

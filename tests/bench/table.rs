@@ -24,7 +24,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use lvsmesh_agent::lease::{LeaseHandle, Outlook, Tenure, queue};
+use lvsmesh_agent::lease::{Favoured, LeaseHandle, Outlook, Tenure, queue};
 use lvsmesh_agent::owned::OwnerRecord;
 use lvsmesh_agent::raft::Applied;
 use lvsmesh_agent::reconcile::{self, NEWS, NodeReport, Reconciler};
@@ -413,7 +413,13 @@ fn run_lvsmesh(options: &Options, times: &mut Times) -> BTreeSet<u64> {
                 applied: applied_seen,
                 links,
                 news,
-                lease: LeaseHandle { inputs, tenure, outlook, counters: Arc::default() },
+                lease: LeaseHandle {
+                    inputs,
+                    tenure,
+                    outlook,
+                    counters: Arc::default(),
+                    favoured: Favoured::default(),
+                },
                 guard: None,
                 report: report_to,
             };

@@ -23,6 +23,7 @@ mod odd;
 mod others;
 mod quiet;
 mod responder;
+mod timing;
 mod trace;
 mod upgrade;
 mod watcher;

@@ -101,7 +101,7 @@ impl Site {
         let echoes = fleet.names().iter().map(|name| Echo::start(fleet.lab.node(name))).collect();
         let watcher = Watcher::start(&fleet.lab, fleet.client(), VIP);
         let profile = Profile::named(pace::profile()).expect("the lab's profile is one");
-        let promise = profile.timing().promise;
+        let promise = profile.span().promise;
         Self { watcher, _echoes: echoes, fleet, random: Random::new(), promise }
     }
 

@@ -137,11 +137,15 @@ fn a_fleet_under_every_fault_has_one_holder_one_log_and_comes_back() {
         "{moves} planned moves, {diverted} of them diverted; the slowest took {} ms",
         slowest / MS
     );
+    let (longer, shorter) = (sum(|run| run.longer), sum(|run| run.shorter));
+    println!("promises became longer {longer} times and shorter {shorter} times");
     // A world in which nothing happens would satisfy every claim.
     let seeds = summaries.len() as u64;
     assert!(claims > seeds && terms > seeds && entries > 20 * seeds, "too little happens");
     assert!(sum(|run| run.reads) > 20 * seeds, "too little is read");
     assert!(moves > 10 * seeds, "the VIPs are hardly ever moved: {moves} times in {seeds} runs");
+    // In every third fleet.
+    assert!(named || (longer > seeds / 3 && shorter > seeds / 3), "promises hardly ever change");
     // A disk that takes too long over the candidacy lets another director go first.
     assert!(diverted * 100 < moves, "{diverted} of {moves} moves ended elsewhere");
 }

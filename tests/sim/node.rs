@@ -1,20 +1,19 @@
 //! One machine: its clock, its disk, and while its agent runs the lease machine, the Raft node and the replicated state.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lvsmesh_agent::raft::RaftStatus;
 use lvsmesh_agent::raft::node::{Node, NodeEffect, NodeInput};
 use lvsmesh_agent::raft::storage::{Disk, MemoryStore};
 use lvsmesh_agent::standing::priority;
-use lvsmesh_core::command::Outcome;
-use lvsmesh_core::lease::{
-    Effects, Faults, Input, Lease, LeaseConfig, Profile, RaftView, Standing,
-};
+use lvsmesh_core::command::{Command, Outcome};
+use lvsmesh_core::lease::{Effects, Faults, Input, Lease, LeaseConfig, RaftView, Standing, Timing};
 use lvsmesh_core::model::NodeId;
 use lvsmesh_core::placement;
 use lvsmesh_core::state::State;
 use lvsmesh_core::time::Mono;
-use lvsmesh_proto::convert;
+use lvsmesh_proto::convert::{self, DecodeError};
 
 use crate::world::{Time, Violation};
 
@@ -54,6 +53,8 @@ pub(crate) struct Machine {
     pub(crate) ghosts: Vec<Lease>,
     pub(crate) paused: bool,
     pub(crate) carrier: bool,
+    /// What its lease machine asks for, and by when.
+    pub(crate) timing: Timing,
     /// Leaves a rule out on purpose.
     pub(crate) faults: Faults,
     /// Likewise.
@@ -113,6 +114,25 @@ pub(crate) struct Applied {
     pub(crate) request: Option<u64>,
 }
 
+/// What a log entry asks for. Every node reads the same entries, and reading is most of what a fleet does here: what was read lately is remembered.
+fn read(data: &[u8]) -> Result<Command, DecodeError> {
+    const LATELY: usize = 256;
+    thread_local! {
+        static READ: RefCell<BTreeMap<Vec<u8>, Command>> = const { RefCell::new(BTreeMap::new()) };
+    }
+    READ.with_borrow_mut(|lately| {
+        if let Some(command) = lately.get(data) {
+            return Ok(command.clone());
+        }
+        let command = convert::decode_entry(data)?.command;
+        if lately.len() >= LATELY {
+            lately.clear();
+        }
+        lately.insert(data.to_vec(), command.clone());
+        Ok(command)
+    })
+}
+
 impl Machine {
     /// Starts the agent from what is on the disk. The effects are what the Raft node wants done first.
     pub(crate) fn start(&mut self, now: Time) -> Result<Vec<NodeEffect>, Violation> {
@@ -120,11 +140,10 @@ impl Machine {
         self.disk.hold_syncs(self.forgets == Forgets::Writes);
         let store = MemoryStore::open(&self.disk);
         let (raft, effects) = Node::new(store, 0).map_err(|error| Violation::store(&error))?;
-        let timing = Profile::Default.timing();
-        let mut config = LeaseConfig::new(self.id, timing, raft.view().term);
+        let mut config = LeaseConfig::new(self.id, self.timing, raft.view().term);
         config.faults = self.faults;
         let local = self.clock.local(now);
-        let silent_until = self.record.unwrap_or_else(|| local.after(timing.promise_max));
+        let silent_until = self.record.unwrap_or_else(|| local.after(self.timing.promise_max));
         self.agent = Some(Agent {
             lease: Lease::new(config, silent_until),
             effects: Effects::new(),
@@ -213,8 +232,8 @@ impl Agent {
         committed: lvsmesh_agent::raft::node::Committed,
     ) -> Result<Applied, Violation> {
         let fault = |error| Violation::new(format!("an entry cannot be read: {error}"));
-        let entry = convert::decode_entry(&committed.data).map_err(fault)?;
-        let outcome = self.state.apply(committed.index, entry.command);
+        let command = read(&committed.data).map_err(fault)?;
+        let outcome = self.state.apply(committed.index, command);
         self.entries_since_snapshot += 1;
         let (index, term) = (committed.index, committed.term);
         Ok(Applied { index, term, data: committed.data, outcome, request: committed.request })

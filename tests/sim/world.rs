@@ -6,10 +6,11 @@ mod threads;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::time::Duration;
 
 use lvsmesh_agent::raft::node::{NodeEffect, NodeInput};
 use lvsmesh_agent::raft::storage::{Disk, StoreError};
-use lvsmesh_core::lease::{Faults, Input};
+use lvsmesh_core::lease::{Adaptive, Faults, Input, Profile, Span, Timing};
 use lvsmesh_core::model::NodeId;
 use lvsmesh_core::state::State;
 use lvsmesh_core::time::Mono;
@@ -95,6 +96,9 @@ pub(crate) struct Summary {
     pub(crate) diverted: u64,
     /// Nanoseconds that the slowest of them took.
     pub(crate) slowest_move: Time,
+    /// Times that a node came to ask for longer promises, and for shorter ones.
+    pub(crate) longer: u64,
+    pub(crate) shorter: u64,
     /// A number that any difference between two runs changes.
     pub(crate) digest: u64,
 }
@@ -144,6 +148,8 @@ enum Event {
     },
     Change,
     Read,
+    /// A node is to ask for promises of another length.
+    Ask,
     Membership,
     Move,
     Fault(Fault),
@@ -179,6 +185,18 @@ pub(crate) struct World {
     summary: Summary,
 }
 
+/// Every third fleet chooses its promises by itself, and in a hurry, so that they grow longer and shorter within ten seconds. Besides, its nodes are told to
+/// ask for any length, by [`Event::Ask`].
+fn timing(seed: u64) -> Timing {
+    let limits = Adaptive {
+        floor: Duration::from_millis(100),
+        ceiling: Duration::from_millis(600),
+        quiet: Duration::from_millis(150),
+    };
+    let adaptive = Some(limits).filter(|_| seed.is_multiple_of(3));
+    Timing { adaptive, ..Profile::Default.timing() }
+}
+
 /// Runs a seed to its end.
 pub(crate) fn run(plan: Plan) -> Result<Summary, Violation> {
     let mut world = World::new(plan);
@@ -204,6 +222,7 @@ impl World {
                 ghosts: Vec::new(),
                 paused: false,
                 carrier: true,
+                timing: timing(plan.seed),
                 faults: plan.faults,
                 forgets: plan.forgets,
             })
@@ -244,6 +263,9 @@ impl World {
         self.schedule(HEALED, Event::Heal);
         self.schedule(50 * MS, Event::Change);
         self.schedule(60 * MS, Event::Read);
+        if self.machines.iter().any(|machine| machine.timing.adaptive.is_some()) {
+            self.schedule(70 * MS, Event::Ask);
+        }
         self.schedule(100 * MS, Event::Membership);
         self.schedule(MOVES, Event::Move);
         Ok(())
@@ -346,6 +368,7 @@ impl World {
             }
             Event::Change => self.change(),
             Event::Read => self.read()?,
+            Event::Ask => self.ask(),
             Event::Membership => self.membership(),
             Event::Move => self.planned_move(),
             Event::Fault(fault) => self.fault(fault)?,
@@ -374,6 +397,7 @@ impl World {
             Event::Broken { .. }
             | Event::Change
             | Event::Read
+            | Event::Ask
             | Event::Membership
             | Event::Move
             | Event::Fault(_)
@@ -381,6 +405,14 @@ impl World {
             | Event::Start { .. }
             | Event::Heal => None,
         }
+    }
+
+    fn ask(&mut self) {
+        let node = self.rng.index(NODES);
+        let promise = Duration::from_millis(self.rng.of(60..600));
+        self.lease_input(node, Input::Ask(Span::of(promise)));
+        let next = self.now + self.rng.of(10 * MS..200 * MS);
+        self.schedule(next, Event::Ask);
     }
 
     fn start(&mut self, node: usize) -> Result<(), Violation> {

@@ -78,7 +78,11 @@ impl Agent {
                 write!(text, "\n[tls]\nca = {ca:?}\ncert = {cert:?}\nkey = {key:?}\n");
         }
         let (profile, realtime) = (&settings.profile, settings.realtime);
-        let _infallible = write!(text, "\n[beat]\nprofile = {profile:?}\nrealtime = {realtime}\n");
+        let timing = match profile.parse::<u64>() {
+            Ok(promise) => format!("promise_ms = {promise}"),
+            Err(_) => format!("profile = {profile:?}"),
+        };
+        let _infallible = write!(text, "\n[beat]\n{timing}\nrealtime = {realtime}\n");
         let log = std::env::var("LVSMESH_LOG").unwrap_or_else(|_| "info".to_owned());
         let _infallible = write!(text, "\n[telemetry]\nlog = {log:?}\n");
         if let Some(endpoint) = &settings.otlp {

@@ -131,6 +131,7 @@ pub struct VipStatus {
     pub name: String,
     pub holder: String,
     pub epoch: u64,
+    pub promise_ms: u64,
     pub also_on: Vec<String>,
     pub authority: String,
     pub failback: Option<FailbackStatus>,

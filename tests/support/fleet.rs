@@ -28,7 +28,7 @@ pub struct Fleet {
 /// What may differ between fleets.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Lease timing; [`pace::profile`] unless a test says otherwise.
+    /// Lease timing, a profile's name or P in milliseconds; [`pace::profile`] unless a test says otherwise.
     pub profile: String,
     /// An OTLP receiver.
     pub otlp: Option<String>,

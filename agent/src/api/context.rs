@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lvsmesh_core::document::level::LEVEL;
 use lvsmesh_core::model::{Member, NodeId, Role};
@@ -124,6 +124,7 @@ impl Context {
             epoch,
             unleased: unleased.map(Unleased::name).unwrap_or_default().to_owned(),
             lease_remaining_ms: if holding { self.lease_remaining_ms() } else { 0 },
+            promise_ms: millis(self.lease.counters.promise.get()),
             vips_attached: report.vips_attached.iter().map(ToString::to_string).collect(),
             hashed: report
                 .hashed
@@ -208,7 +209,7 @@ impl Context {
     }
 
     fn lease_remaining_ms(&self) -> u64 {
-        self.lease.remaining().as_millis().try_into().unwrap_or(u64::MAX)
+        millis(self.lease.remaining())
     }
 
     /// Ends when the agent stops; for streams that would otherwise keep the server from stopping.
@@ -335,4 +336,8 @@ pub(super) fn listing(key: &ServiceKey) -> String {
         ServiceKey::Mark { ipv6: false, mark } => format!("fwmark {mark}"),
         ServiceKey::Mark { ipv6: true, mark } => format!("fwmark {mark} ipv6"),
     }
+}
+
+fn millis(span: Duration) -> u64 {
+    span.as_millis().try_into().unwrap_or(u64::MAX)
 }

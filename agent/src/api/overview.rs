@@ -118,6 +118,9 @@ fn vips(state: &State, answers: &Answers) -> Vec<v1::VipStatus> {
             holder: holder.and_then(|(id, _)| name(id)).unwrap_or_default(),
             epoch: holder.map_or(0, |(_, answer)| answer.epoch),
             lease_remaining_ms: holder.map_or(0, |(_, answer)| answer.lease_remaining_ms),
+            promise_ms: holder
+                .filter(|(_, answer)| answer.unleased.is_empty())
+                .map_or(0, |(_, answer)| answer.promise_ms),
             also_on,
             authority: holder.map(|(_, answer)| authority(answer)).unwrap_or_default(),
             failback: holder.and_then(|(_, answer)| answer.failback.clone()),

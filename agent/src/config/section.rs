@@ -75,7 +75,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn fault(&mut self, key: &str, message: String) {
+    /// Notes that the value of `key` cannot be.
+    pub(super) fn fault(&mut self, key: &str, message: String) {
         self.faults.push(Fault { key: format!("{}{key}", self.prefix), message });
     }
 }

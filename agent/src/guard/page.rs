@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use lvsmesh_kernel::raw::SharedWords;
 
@@ -12,6 +13,7 @@ const TERM: usize = 0;
 const LAST_SEQ: usize = 1;
 const HOLDING: usize = 2;
 const TURNS: usize = 3;
+const LEASE: usize = 4;
 
 /// The shared memory.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +57,16 @@ impl Page {
 
     pub(super) fn holding(&self) -> bool {
         self.0.get(HOLDING) != 0
+    }
+
+    /// A holder that stands still for so long has lost its lease: L. To be written before a HOLD is sent.
+    pub fn set_lease(&self, lease: Duration) {
+        self.0.set(LEASE, u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// L, as [`set_lease`](Self::set_lease) left it; `None`: nothing was asked for yet.
+    pub(super) fn lease(&self) -> Option<Duration> {
+        Some(Duration::from_nanos(self.0.get(LEASE))).filter(|lease| !lease.is_zero())
     }
 
     /// The lease thread goes through its loop once more.
@@ -108,6 +120,9 @@ mod tests {
         page.set_tenure(Some((7, 31)));
         page.set_holding(true);
         assert_eq!((other.tenure(), other.holding()), (Some((7, 31)), true));
+        assert_eq!(other.lease(), None);
+        page.set_lease(Duration::from_millis(170));
+        assert_eq!(other.lease(), Some(Duration::from_millis(170)));
         page.set_tenure(None);
         page.set_holding(false);
         assert_eq!((other.tenure(), other.holding()), (None, false));

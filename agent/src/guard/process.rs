@@ -156,9 +156,8 @@ impl Watcher {
         let mut ended = false;
         let mut look_at = None;
         loop {
-            let lease = self.held.credentials.as_ref().map(|known| known.lease);
             let looking = page.holding() && self.agent.is_some() && !self.killed;
-            let interval = lease.filter(|_| looking).map(|lease| lease / LOOKS);
+            let interval = page.lease().filter(|_| looking).map(|lease| lease / LOOKS);
             look_at = interval.map(|interval| look_at.unwrap_or_else(|| raw_now().after(interval)));
             let (mut readable, mut gone) = (false, false);
             {

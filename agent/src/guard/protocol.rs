@@ -3,7 +3,6 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
-use std::time::Duration;
 
 use lvsmesh_core::model::{NodeId, Protocol};
 use lvsmesh_core::plan::ServiceKey;
@@ -28,8 +27,6 @@ pub struct Credentials {
     pub fleet: String,
     /// The fleet's key.
     pub key: LeaseKey,
-    /// A holder that stands still for so long has lost its lease: L, at least 1 ms, in whole milliseconds.
-    pub lease: Duration,
     /// The guard may have real-time priority, as the lease thread has.
     pub realtime: bool,
 }
@@ -84,9 +81,8 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Agent(pid) => write!(f, "agent {pid}"),
-            Self::Lease(Credentials { own, fleet, key, lease, realtime }) => {
-                let (realtime, lease) = (u8::from(*realtime), lease.as_millis());
-                write!(f, "lease {} {lease} {realtime} {} ", own.0, key.id)?;
+            Self::Lease(Credentials { own, fleet, key, realtime }) => {
+                write!(f, "lease {} {} {} ", own.0, u8::from(*realtime), key.id)?;
                 hex(f, &key.secret)?;
                 write!(f, " {fleet}")
             }
@@ -176,7 +172,6 @@ fn vip<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Vip, Unreadable>
 
 fn credentials<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Credentials, Unreadable> {
     let own = NodeId(word(words)?);
-    let lease = Duration::from_millis(word(words)?);
     let realtime = match words.next() {
         Some("0") => false,
         Some("1") => true,
@@ -185,10 +180,7 @@ fn credentials<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Credenti
     let id = word(words)?;
     let secret = unhex(words.next().ok_or(Unreadable)?)?.try_into().map_err(|_| Unreadable)?;
     let fleet = name(words)?;
-    if lease.is_zero() {
-        return Err(Unreadable);
-    }
-    Ok(Credentials { own, fleet, key: LeaseKey { id, secret }, lease, realtime })
+    Ok(Credentials { own, fleet, key: LeaseKey { id, secret }, realtime })
 }
 
 fn goodbye<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Goodbye, Unreadable> {
@@ -247,7 +239,6 @@ mod tests {
             own: NodeId(2),
             fleet: "blue".into(),
             key: LeaseKey { id: 7, secret: [0x0a; 32] },
-            lease: Duration::from_millis(170),
             realtime: true,
         };
         let goodbye = Goodbye {
@@ -265,7 +256,7 @@ mod tests {
             ..goodbye.clone()
         };
         const LEASE: &str =
-            "lease 2 170 1 7 0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a blue";
+            "lease 2 1 7 0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a blue";
         vec![
             ("agent 4711", Line::Agent(4711)),
             (LEASE, Line::Lease(credentials)),

@@ -1,8 +1,9 @@
 //! What the lease thread counts; read by the metrics page.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use lvsmesh_core::time::Mono;
+use lvsmesh_core::time::{Mono, nanos};
 
 use super::heard::Reason;
 
@@ -44,8 +45,12 @@ pub struct Counters {
     pub withheld: Counter,
     /// Emissions that the kernel refused.
     pub emission_errors: Counter,
+    /// Times that the thread lost its real-time priority for never pausing.
+    pub demotions: Counter,
     /// When the lease ends; no count.
     pub(super) lease_until: Moment,
+    /// What promises are asked for, or would be; no count.
+    pub promise: Length,
 }
 
 impl Counters {
@@ -70,6 +75,23 @@ impl Moment {
     /// Where it is.
     pub(super) fn get(&self) -> Mono {
         Mono(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// A length of time that the lease thread changes.
+#[derive(Debug, Default)]
+pub struct Length(AtomicU64);
+
+impl Length {
+    pub(super) fn set(&self, to: Duration) {
+        // Relaxed: it is shown, nothing is decided by it.
+        self.0.store(nanos(to), Ordering::Relaxed);
+    }
+
+    /// How long; 0 before the thread's first step.
+    #[must_use]
+    pub fn get(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
     }
 }
 

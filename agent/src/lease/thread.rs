@@ -16,12 +16,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lvsmesh_core::lease::wire::{MAX_LEN, Speaker};
 use lvsmesh_core::lease::{
-    Effect, Effects, Input, Lease, LeaseConfig, Loss, Message, Standing, Timing,
+    Effect, Effects, Input, Lease, LeaseConfig, Loss, Message, Span, Standing, Timing,
 };
 use lvsmesh_core::model::{NodeId, Vip};
 use lvsmesh_core::time::{Mono, nanos};
 use lvsmesh_core::vrrp::fallback;
-use lvsmesh_kernel::raw::{lock_memory, real_time};
 use lvsmesh_kernel::route_socket::RouteSocket;
 use lvsmesh_kernel::wait::{self, PollFd, PollFlags};
 use tokio::sync::watch;
@@ -29,6 +28,7 @@ use tokio::sync::watch;
 use super::clock::Clock;
 use super::group::{Group, Tools, Without};
 use super::promise::{Bound, FILE, PromiseRecord};
+use super::realtime::{self, Favoured};
 use super::seal::{Refusal, Seal};
 use super::{
     Counters, LeaseHandle, LeaseReceiver, LeaseStartError, LeaseThreadConfig, Order, Outlook,
@@ -66,10 +66,12 @@ pub(super) fn start(
     let (tenure, tenure_seen) = watch::channel(Tenure::None);
     let (outlook, outlook_seen) = watch::channel(Outlook::default());
     let inputs = config.inputs.clone();
-    let realtime = config.realtime;
+    let asks = config.realtime;
     let thread = Thread::new(config, receiver, tell, tenure, outlook)?;
+    let favoured = Favoured::default();
     let handle = LeaseHandle {
         inputs,
+        favoured: favoured.clone(),
         tenure: tenure_seen,
         outlook: outlook_seen,
         counters: Arc::clone(&thread.counters),
@@ -77,8 +79,8 @@ pub(super) fn start(
     let joined = std::thread::Builder::new()
         .name("lease".to_owned())
         .spawn(move || {
-            if realtime {
-                ask_for_realtime();
+            if asks {
+                realtime::ask(&favoured);
             }
             thread.run();
         })
@@ -173,12 +175,11 @@ impl Thread {
                 own: config.own,
                 fleet: config.fleet.clone(),
                 key: config.key.clone(),
-                lease: config.timing.lease,
                 realtime: config.realtime,
             });
         }
         Ok(Self {
-            without: Without::unknown(config.timing.promise),
+            without: Without::unknown(config.timing.longest().promise),
             standing: Standing::default(),
             told: Standing::default(),
             unleased_epoch: None,
@@ -373,21 +374,32 @@ impl Thread {
     fn step(&mut self, input: Input) {
         let now = self.clock.now();
         let (until, bound_before) = (self.lease.lease_until(), self.lease.bound_until());
+        let before = self.lease.status(now);
         let mut effects = std::mem::take(&mut self.effects);
         self.lease.step(now, input, &mut effects);
         self.counters.lease_until.set(self.lease.lease_until());
+        let status = self.lease.status(now);
         if let Some(page) = self.page {
             // Before a HOLD of this step is sent.
-            let status = self.lease.status(now);
+            page.set_lease(status.in_force.lease);
             page.set_tenure(status.phase.map(|_| (status.epoch, status.last_seq)));
         }
+        self.say_span(before.span, status.span);
         // A lease that this step gave up binds until its addresses are gone, which is below.
         let bound = self.keep_bound(bound_before, self.holding);
         self.give_way(&effects);
         for effect in &effects {
-            self.perform(*effect, until, bound);
+            self.perform(*effect, (until, before.in_force), bound);
         }
         self.effects = effects;
+    }
+
+    /// Says that promises of another length are asked for.
+    fn say_span(&self, before: Span, now: Span) {
+        self.counters.promise.set(now.promise);
+        if now != before {
+            tracing::info!(promise = ?now.promise, lease = ?now.lease, beat = ?now.beat, before = ?before.promise, "asking for promises of another length");
+        }
     }
 
     /// Puts what this node is bound by on record, before anybody is told of it.
@@ -402,8 +414,8 @@ impl Thread {
         }
     }
 
-    /// `until`: the end of the lease before this step. `bound`: promises are on record.
-    fn perform(&mut self, effect: Effect, until: Option<Mono>, bound: bool) {
+    /// The end of the lease before this step, and the span that was in force. `bound`: promises are on record.
+    fn perform(&mut self, effect: Effect, (until, span): (Option<Mono>, Span), bound: bool) {
         match effect {
             Effect::Send { message: Message::Ack { .. }, .. } if !bound => {}
             Effect::Send { to, message } => self.send(to, &message),
@@ -425,7 +437,7 @@ impl Thread {
                 let now = self.clock.now();
                 let clean = why == Loss::Abdicated && until.is_some_and(|until| now < until);
                 // Until then no promise behind the lease can have ended, so that nobody else was elected.
-                let spare = self.timing.promise - self.timing.lease;
+                let spare = span.promise - span.lease;
                 let in_time = until.is_some_and(|until| now < until.after(spare));
                 self.let_go(clean, why == Loss::Expired && in_time);
             }
@@ -656,21 +668,6 @@ impl Thread {
             0
         });
         self.restless = early && ready == 0;
-    }
-}
-
-/// Without the permission the thread runs as any other; the profile then has to leave room for that.
-fn ask_for_realtime() {
-    /// Above nothing but what has to be: keepalived's default is 1, kernel threads that matter are at 50 and above.
-    const PRIORITY: i32 = 10;
-    /// A turn takes well under a millisecond.
-    const LIMIT: Duration = Duration::from_millis(50);
-
-    if let Err(error) = real_time(PRIORITY, LIMIT) {
-        tracing::warn!(%error, "no real-time priority for the lease thread; consider beat.profile = \"relaxed\"");
-    }
-    if let Err(error) = lock_memory() {
-        tracing::warn!(%error, "memory of the agent may be swapped out");
     }
 }
 

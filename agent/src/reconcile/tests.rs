@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::fixtures::{LVS_1, LVS_2, TestFleet, WEB_1, document, ip, links};
-use crate::lease::{Outlook, queue};
+use crate::lease::{Favoured, Outlook, queue};
 
 const HOLDING: Tenure = Tenure::Holding { epoch: 7 };
 
@@ -396,6 +396,7 @@ impl Loop {
                 tenure: tenure_seen,
                 outlook: outlook_seen,
                 counters: Arc::default(),
+                favoured: Favoured::default(),
             },
             guard: None,
             report,

@@ -89,6 +89,18 @@ const MEASURES: &[Measure] = &[
         kind: Kind::Gauge,
         read: |s| vec![Sample { labels: Vec::new(), value: s.lease.remaining().as_secs_f64() }],
     },
+    Measure {
+        name: "lease.promise",
+        unit: "s",
+        help: "For how long this node, as the holder, asks voters to elect nobody else; a silent holder is replaced after that",
+        kind: Kind::Gauge,
+        read: |s| {
+            vec![Sample {
+                labels: Vec::new(),
+                value: s.lease.counters.promise.get().as_secs_f64(),
+            }]
+        },
+    },
     counter("vrrp.adverts", "VRRP adverts sent", |s| one(s.lease.counters.adverts_sent.get())),
     counter("vrrp.foreign_adverts", "VRRP adverts heard from routers outside the fleet", |s| one(s.lease.counters.foreign_adverts.get())),
     counter("vrrp.odd_adverts", "VRRP adverts heard that cannot be read, came through a router, or do not fit the group", odd_adverts),
@@ -103,6 +115,7 @@ const MEASURES: &[Measure] = &[
     counter("lease.releases", "Times that this node ceased to be holder", |s| one(s.lease.counters.releases.get())),
     counter("lease.promises_voided", "Promises to holders that ended early because the holder or its guard had stopped", |s| one(s.lease.counters.promises_voided.get())),
     counter("lease.promises_voided_by_guards", "Those of them of which a guard said so, for an agent that had died", |s| one(s.lease.counters.promises_voided_by_guards.get())),
+    counter("lease.demotions", "Times that the lease thread lost its real-time priority because it computed for too long without a pause", |s| one(s.lease.counters.demotions.get())),
     counter("lease.withheld", "Emissions that the lease clock forbade at the last moment", |s| one(s.lease.counters.withheld.get())),
     counter("lease.emission_errors", "Emissions that the kernel refused", |s| one(s.lease.counters.emission_errors.get())),
     counter("vip.refreshes", "VIP addresses added or refreshed", |s| one(s.lease.counters.address_refreshes.get())),

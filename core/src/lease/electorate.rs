@@ -20,6 +20,8 @@ pub(super) struct Voter {
     pub(super) id: NodeId,
     /// The send stamp of the newest HOLD that it acknowledged in this tenure.
     pub(super) acked: Option<Mono>,
+    /// Until when this node may rely on what it promised.
+    pub(super) until: Mono,
     pub(super) applied: u64,
     pub(super) eligible: bool,
 }
@@ -68,20 +70,42 @@ impl Electorate {
 
     /// The newest moment of `me`'s clock since which a majority, `me` included, has promised. `me` promises itself at `now`.
     pub(super) fn promised_since(&self, me: NodeId, now: Mono) -> Option<Mono> {
+        self.by_majority(me, now, |voter| voter.acked)
+    }
+
+    /// Until when `me` may rely on what a majority, `me` included, has promised. `me` relies on itself until `own`.
+    pub(super) fn promised_until(&self, me: NodeId, own: Mono) -> Option<Mono> {
+        self.by_majority(me, own, |voter| voter.acked.map(|_| voter.until))
+    }
+
+    /// The latest moment that a majority has reached: `me`, whose own counts as `own`, and of the others those that are furthest.
+    fn by_majority(
+        &self,
+        me: NodeId,
+        own: Mono,
+        moment: impl Fn(&Voter) -> Option<Mono>,
+    ) -> Option<Mono> {
         if !self.contains(me) {
             return None;
         }
         let others_needed = self.len / 2;
         if others_needed == 0 {
-            return Some(now);
+            return Some(own);
         }
-        let mut stamps = [None; VOTERS_MAX];
-        for (slot, voter) in stamps.iter_mut().zip(self.iter().filter(|voter| voter.id != me)) {
-            *slot = voter.acked;
+        let mut moments = [None; VOTERS_MAX];
+        for (slot, voter) in moments.iter_mut().zip(self.iter().filter(|voter| voter.id != me)) {
+            *slot = moment(voter);
         }
-        // `None` sorts before every stamp, so it comes last here.
-        stamps.sort_unstable_by(|a, b| b.cmp(a));
-        stamps[others_needed - 1]
+        // `None` sorts before every moment, so it comes last here.
+        moments.sort_unstable_by(|a, b| b.cmp(a));
+        moments[others_needed - 1]
+    }
+
+    /// Whatever was promised so far is relied on until then at most.
+    pub(super) fn rely_until(&mut self, most: Mono) {
+        for voter in &mut self.voters[..self.len] {
+            voter.until = voter.until.min(most);
+        }
     }
 
     /// Who should follow `me`: the eligible voter that is furthest along, the lower id first, among those heard since `fresh`.
@@ -91,6 +115,10 @@ impl Electorate {
             .filter(|voter| voter.acked.is_some_and(|at| at >= fresh))
             .max_by_key(|voter| (voter.applied, std::cmp::Reverse(voter.id)))
             .map(|voter| voter.id)
+    }
+
+    pub(super) fn for_each_end(&mut self, f: &mut impl FnMut(&mut Mono)) {
+        self.voters[..self.len].iter_mut().map(|voter| &mut voter.until).for_each(f);
     }
 
     pub(super) fn for_each_stamp(&mut self, f: &mut impl FnMut(&mut Mono)) {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::electorate::Electorate;
+use super::adapt::Adapting;
+use super::electorate::{Electorate, Voter};
 use super::gate::{Hold, Parked};
 use super::pace::Pace;
 use super::tenure::{Ack, Farewell, Tenure};
-use super::{Effects, Input, Loss, Message, Promise, RaftView, Standing, Timing};
+use super::{Effects, Input, Loss, Message, Promise, RaftView, Span, Standing, Timing};
 use crate::model::NodeId;
 use crate::time::Mono;
 
@@ -33,8 +34,9 @@ impl LeaseConfig {
         Self { id, group: 0, timing, term, faults: Faults::default() }
     }
 
-    pub(super) fn lease_span(&self) -> Duration {
-        if self.faults.lease_outlives_promise { self.timing.promise * 2 } else { self.timing.lease }
+    /// How long a promise for a HOLD that asked for that span is relied on.
+    pub(super) fn lease_span(&self, span: Span) -> Duration {
+        if self.faults.lease_outlives_promise { span.promise * 2 } else { span.lease }
     }
 }
 
@@ -66,6 +68,10 @@ pub struct Faults {
     pub gate_open: bool,
     /// A holder does not look at its lease before it emits.
     pub emission_unchecked: bool,
+    /// An acknowledgement is worth what is asked for by now, and not what its HOLD asked for.
+    pub worth_of_present_span: bool,
+    /// Older promises are relied on as before when a shorter one is asked for.
+    pub shorter_uncapped: bool,
 }
 
 /// Where a node stands between follower and holder.
@@ -100,6 +106,10 @@ pub struct Status {
     pub voted_term: u64,
     /// Until when it votes for nobody after a restart.
     pub silent_until: Mono,
+    /// What promises are asked for, or would be.
+    pub span: Span,
+    /// Of the spans by which the lease may be counted now, the shortest: a lease that is not renewed has run out after its L.
+    pub in_force: Span,
 }
 
 /// The lease machine of one node.
@@ -120,6 +130,9 @@ pub struct Lease {
     pub(super) abdicated_term: u64,
     pub(super) farewell: Option<Farewell>,
     pub(super) pace: Pace,
+    /// What the next HOLD asks for.
+    pub(super) wanted: Span,
+    pub(super) adapting: Adapting,
 }
 
 impl Lease {
@@ -146,15 +159,16 @@ impl Lease {
             abdicated_term: config.term,
             farewell: None,
             pace: Pace::default(),
+            wanted: config.timing.span,
+            adapting: Adapting::default(),
         }
     }
 
-    /// Whether that node has promised this one not to help another, in this tenure and lately: within the span of a promise.
+    /// Whether that node has promised this one not to help another, in this tenure, and the promise may still be relied on.
     #[must_use]
     pub fn has_promised(&self, node: NodeId, now: Mono) -> bool {
-        let lately = now.before(self.config.timing.promise);
-        let acked = self.voters.get(node).and_then(|voter| voter.acked);
-        self.tenure.is_some() && acked.is_some_and(|acked| acked >= lately)
+        let relied_on = |voter: &Voter| voter.acked.is_some() && voter.until > now;
+        self.tenure.is_some() && self.voters.get(node).is_some_and(relied_on)
     }
 
     /// Takes one input and replaces the content of `out` with what must be done about it, in order.
@@ -176,6 +190,7 @@ impl Lease {
             Input::Gate(request) => self.gate(now, request, out),
             Input::TableReady { epoch } => self.table_ready(epoch),
             Input::Abdicate { successor } => self.abdicate(now, successor, out),
+            Input::Ask(span) => self.wanted = span,
             Input::Suspended => self.end_tenure(now, Loss::Suspended, None, out),
         }
         self.begin_tenure(now);
@@ -295,7 +310,15 @@ impl Lease {
                 .is_some_and(|tenure| since.is_some_and(|since| since >= tenure.reconfigured)),
             voted_term: self.voted_term,
             silent_until: self.silent_until,
+            span: self.span(),
+            in_force: tenure.map_or(self.wanted, |tenure| tenure.asked.in_force(now)),
         }
+    }
+
+    /// What promises are asked for, or would be.
+    #[must_use]
+    pub fn span(&self) -> Span {
+        self.tenure.as_ref().map_or(self.wanted, |tenure| tenure.asked.span)
     }
 
     /// Which node's machine it is.
@@ -318,6 +341,7 @@ impl Lease {
         mut sequence: impl FnMut(NodeId, &mut u64),
     ) {
         self.pace = Pace::default();
+        self.adapting = Adapting::default();
         end(&mut self.silent_until);
         self.voted_term = self.term_floor();
         if self.abdicated_term < self.raft.term {
@@ -330,6 +354,8 @@ impl Lease {
         self.promise = self.promise.filter(|promise| promise.until > now);
         if let Some(tenure) = self.tenure.as_mut() {
             tenure.for_each_end(&mut end);
+            tenure.asked.normalize(now, &mut stamp);
+            self.voters.for_each_end(&mut end);
             self.voters.for_each_stamp(&mut stamp);
         } else {
             self.voters.forget_promises();

@@ -42,7 +42,7 @@ impl Lease {
         let mut at = self.pace.not_before.max(promised).max(self.silent_until);
         if !self.standing.eligible {
             // It could not hold: it campaigns only where there is no leader, so that a fleet without an eligible director keeps a quiet one.
-            let leaderless = self.pace.leader_heard.after(self.config.timing.promise);
+            let leaderless = self.pace.leader_heard.after(self.config.timing.span.promise);
             at = at.max(leaderless.after(self.stagger()));
         }
         Some(at)
@@ -64,7 +64,7 @@ impl Lease {
     /// Votes are asked for, after asking around or because this node was told to: those who give theirs wait for as long as a promise lasts, and a
     /// disk may take a good part of that.
     pub(super) fn wait_for_votes(&mut self, now: Mono) {
-        self.wait(now, self.retry().max(self.config.timing.promise / 2));
+        self.wait(now, self.retry().max(self.config.timing.span.promise / 2));
     }
 
     /// How long after a campaign the next one comes. A campaign voids the candidacy before it, so voters that take longer than the first wait to
@@ -88,7 +88,7 @@ impl Lease {
     pub(super) fn succeed(&mut self, now: Mono, successor: Option<NodeId>) {
         self.pace.hint = successor.or(self.pace.hint);
         let wait = match successor {
-            Some(_) => self.config.timing.promise / 2 + self.stagger(),
+            Some(_) => self.config.timing.span.promise / 2 + self.stagger(),
             None => self.stagger() / 5,
         };
         self.pace.not_before = now.after(wait);
@@ -96,12 +96,12 @@ impl Lease {
 
     /// A vote was given: its winner gets the time to ask for promises.
     pub(super) fn wait_after_vote(&mut self, now: Mono) {
-        self.wait(now, self.config.timing.promise);
+        self.wait(now, self.config.timing.span.promise);
     }
 
     /// A lease was lost or given up: others go first.
     pub(super) fn back_off(&mut self, now: Mono) {
-        self.wait(now, self.config.timing.promise * 2);
+        self.wait(now, self.config.timing.span.promise * 2);
     }
 
     /// A voter holds this node's request back.
@@ -112,7 +112,7 @@ impl Lease {
     /// This node became a voter, or able to hold: a holder that there is makes itself heard within two beats.
     pub(super) fn listen_first(&mut self, now: Mono) {
         if self.standing.eligible {
-            self.wait(now, self.config.timing.beat * 2);
+            self.wait(now, self.config.timing.span.beat * 2);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The leader's side: asking for promises, counting them, holding, letting go.
 
+use super::asked::{Asked, given};
 use super::electorate::Electorate;
 use super::wire::{Message, Speaker};
 use super::{Effect, Effects, Lease, LeaseConfig, Loss, Phase};
@@ -22,25 +23,30 @@ pub(super) struct Tenure {
     pub(super) beat_at: Mono,
     /// When to give up unless a lease is won, or then, the VIP is claimed by then.
     pub(super) give_up_at: Mono,
-    /// Whether a HOLD was sent: otherwise there is nothing to relinquish.
-    asked: bool,
+    /// What promises are asked for; while nothing was, there is nothing to relinquish.
+    pub(super) asked: Asked,
 }
 
 impl Tenure {
     /// Keeps the running lease across a change of the configuration. What was itself carried over from before is not kept: majorities two
     /// changes apart need not meet.
     pub(super) fn carry_over(&mut self, before: &Electorate, config: &LeaseConfig, now: Mono) {
-        let given = before.promised_since(config.id, now);
-        self.carried = given.map_or(Mono(0), |since| since.after(config.lease_span()));
+        self.carried = given(&self.asked, before, config, now).unwrap_or_default();
         self.reconfigured = now;
         self.beat_at = now;
     }
 
     /// What the lease's end is now.
     fn count(&self, voters: &Electorate, config: &LeaseConfig, now: Mono) -> Option<Mono> {
-        let given = voters.promised_since(config.id, now);
-        let given = given.map(|since| since.after(config.lease_span()));
+        let given = given(&self.asked, voters, config, now);
         given.max(Some(self.carried).filter(|carried| *carried > now))
+    }
+
+    /// Whatever was promised so far is relied on until then at most.
+    fn rely_until(&mut self, most: Mono, voters: &mut Electorate) {
+        voters.rely_until(most);
+        self.carried = self.carried.min(most);
+        self.until = self.until.map(|until| until.min(most));
     }
 
     /// Walks through the ends of spans; the moment of giving up, which an exhaustive check lets come at any time, is put off for ever.
@@ -69,6 +75,7 @@ impl Lease {
         }
         self.voters.forget_promises();
         self.farewell = None;
+        self.adapting.begin();
         self.tenure = Some(Tenure {
             term: self.raft.term,
             phase: Phase::Asking,
@@ -76,8 +83,8 @@ impl Lease {
             carried: Mono(0),
             reconfigured: now,
             beat_at: now,
-            give_up_at: now.after(self.config.timing.promise * 2),
-            asked: false,
+            give_up_at: now.after(self.wanted.promise * 2),
+            asked: Asked::new(now, self.wanted),
         });
     }
 
@@ -118,7 +125,7 @@ impl Lease {
             self.abdicated_term = tenure.term;
         }
         let successor = successor.filter(|node| *node != self.config.id);
-        if tenure.asked {
+        if tenure.asked.anything() {
             let left = self.config.timing.relinquish_times;
             let farewell =
                 Farewell { term: tenure.term, last_seq: self.seq, successor, left, at: now };
@@ -134,7 +141,7 @@ impl Lease {
     /// Gives the leadership up on request, held or not.
     pub(super) fn abdicate(&mut self, now: Mono, successor: Option<NodeId>, out: &mut Effects) {
         if self.tenure.is_some() {
-            let fresh = now.before(self.config.timing.promise);
+            let fresh = now.before(self.span().promise);
             let successor = successor.or_else(|| self.voters.successor(self.config.id, fresh));
             self.end_tenure(now, Loss::Abdicated, successor, out);
         } else if self.raft.leader == Some(self.config.id) {
@@ -147,13 +154,18 @@ impl Lease {
 
     /// A voter promised. Its echo dates the promise by this node's own clock, before the request was sent.
     pub(super) fn acked(&mut self, now: Mono, from: NodeId, ack: Ack) {
-        let of_this_tenure = self.tenure.as_ref().is_some_and(|tenure| tenure.term == ack.term);
-        if !of_this_tenure || ack.echo > now {
+        if ack.echo > now {
             return;
         }
+        let Some(tenure) = self.tenure.as_ref().filter(|tenure| tenure.term == ack.term) else {
+            self.acked_too_late(now, ack);
+            return;
+        };
         let stamp = if self.config.faults.lease_from_arrival { now } else { ack.echo };
+        let Some(until) = tenure.asked.worth(stamp, &self.config) else { return };
         if let Some(voter) = self.voters.get_mut(from) {
             voter.acked = voter.acked.max(Some(stamp));
+            voter.until = voter.until.max(until);
             voter.applied = ack.applied;
             voter.eligible = ack.eligible;
         }
@@ -172,6 +184,11 @@ impl Lease {
         let lost = before.is_some() && enough.is_none();
         let hopeless = tenure.phase != Phase::Holding && tenure.give_up_at <= now;
         if lost || hopeless {
+            let late = now.since(tenure.beat_at) > tenure.asked.span.lease / 2;
+            if lost && late {
+                let term = tenure.term;
+                self.lost_for_lateness(term);
+            }
             // A leader that is not promised anything must also stop asking: one that can send but not receive would otherwise keep renewing
             // promises for ever while it holds nothing.
             self.end_tenure(now, Loss::Expired, None, out);
@@ -183,7 +200,7 @@ impl Lease {
             tenure.phase = Phase::Preparing { ready: false };
             out.push(Effect::Prepare { epoch });
         } else if tenure.phase == (Phase::Preparing { ready: true })
-            && until.remaining(now) > timing.claim_slack
+            && until.remaining(now) > tenure.asked.span.claim_slack()
         {
             tenure.phase = Phase::Holding;
             out.push(Effect::Claim { epoch, until });
@@ -194,12 +211,16 @@ impl Lease {
 
     /// Asks every other voter for a promise when it is time.
     pub(super) fn beat(&mut self, now: Mono, out: &mut Effects) {
-        let Some(tenure) = self.tenure.as_mut().filter(|tenure| tenure.beat_at <= now) else {
+        if self.tenure.as_ref().is_none_or(|tenure| tenure.beat_at > now) {
             return;
-        };
-        let timing = &self.config.timing;
-        tenure.beat_at = now.after(timing.beat);
-        tenure.asked = true;
+        }
+        self.adapt(now);
+        let Some(tenure) = self.tenure.as_mut() else { return };
+        if let Some(most) = tenure.asked.ask(now, self.wanted, &self.config) {
+            tenure.rely_until(most, &mut self.voters);
+        }
+        let span = tenure.asked.span;
+        tenure.beat_at = now.after(span.beat);
         self.seq += 1;
         let message = Message::Hold {
             group: self.config.group,
@@ -207,8 +228,8 @@ impl Lease {
             term: tenure.term,
             seq: self.seq,
             stamp: now,
-            promise: timing.promise,
-            hint: self.voters.successor(self.config.id, now.before(timing.promise)),
+            promise: span.promise,
+            hint: self.voters.successor(self.config.id, now.before(span.promise)),
         };
         for voter in self.voters.iter().filter(|voter| voter.id != self.config.id) {
             out.push(Effect::Send { to: voter.id, message });

@@ -25,6 +25,7 @@ use search::{Found, search};
 const SMALL: Scope = Scope {
     promise: 2,
     lease: 2,
+    other: None,
     messages: 3,
     terms: 2,
     crashes: 0,
@@ -45,7 +46,12 @@ const NO_FAULT: Faults = Faults {
     term_reused: false,
     gate_open: false,
     emission_unchecked: false,
+    worth_of_present_span: false,
+    shorter_uncapped: false,
 };
+
+/// Leaders that ask now for two ticks and now for one.
+const ADAPTIVE: Scope = Scope { other: Some(1), messages: 2, ..SMALL };
 
 /// Messages under way where the scope has more in it.
 fn wider() -> usize {
@@ -151,4 +157,23 @@ fn a_relinquishment_that_voids_a_later_promise_of_the_same_term_is_caught() {
 fn an_open_gate_is_caught() {
     let faults = Faults { gate_open: true, ..NO_FAULT };
     is_caught("open gate", Scope { faults, ..SMALL });
+}
+
+#[test]
+fn nor_when_leaders_ask_for_longer_and_for_shorter_promises_as_they_like() {
+    is_safe("P=L=2 or 1", ADAPTIVE);
+}
+
+#[test]
+fn an_acknowledgement_that_is_worth_what_is_asked_for_by_now_is_caught() {
+    let faults = Faults { worth_of_present_span: true, ..NO_FAULT };
+    // One acknowledgement under way while the next HOLDs are.
+    let scope = Scope { promise: 1, lease: 1, other: Some(2), messages: 3, ..ADAPTIVE };
+    is_caught("worth of the present span", Scope { faults, ..scope });
+}
+
+#[test]
+fn old_promises_that_are_relied_on_although_shorter_ones_are_asked_for_are_caught() {
+    let faults = Faults { shorter_uncapped: true, ..NO_FAULT };
+    is_caught("shorter, uncapped", Scope { faults, promise: 3, lease: 3, ..ADAPTIVE });
 }

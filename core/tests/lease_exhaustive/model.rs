@@ -23,6 +23,8 @@ pub(crate) struct Scope {
     pub promise: u64,
     /// L in ticks.
     pub lease: u64,
+    /// P and L in ticks of another span, which a leader may ask for instead at any moment, and back.
+    pub other: Option<u64>,
     /// Messages under way at once, at most; more are lost.
     pub messages: usize,
     /// Highest term.
@@ -115,6 +117,12 @@ impl Model {
                 }
             };
             to(Action::Timer(number), self.input(state, node, Cause::Timer));
+            let asks = self.facts[usize::from(state.machines[node])].asks_in.is_some();
+            for other in
+                self.scope.other.filter(|_| asks).map(|_| [false, true]).into_iter().flatten()
+            {
+                to(Action::Ask(number, other), self.input(state, node, Cause::Ask { other }));
+            }
             to(Action::Campaign(number), self.campaign(state, node, false));
             to(Action::Abdicate(number), self.input(state, node, Cause::Abdicate));
             to(Action::HandOver(number), self.input(state, node, Cause::HandOver));
@@ -149,6 +157,7 @@ impl Model {
             Action::Begin
             | Action::Tick
             | Action::Timer(_)
+            | Action::Ask(..)
             | Action::Campaign(_)
             | Action::Abdicate(_)
             | Action::HandOver(_)
@@ -248,7 +257,8 @@ impl Model {
             for to in (0..NODES).filter(|to| *to != node) {
                 let to = u8::try_from(to).unwrap();
                 // Where there is no room for both, one is lost.
-                let _lost = self.send(&mut next, Packet { kind, from, to, term, seq, age: 0 });
+                let _lost =
+                    self.send(&mut next, Packet { kind, from, to, term, seq, ..Packet::NONE });
             }
         }
         self.compact(&mut next);

@@ -163,6 +163,7 @@ pub(crate) fn tree(status: &StatusResponse) -> Value {
             ("holder", text(&vip.holder)),
             ("epoch", number(vip.epoch)),
             ("lease_remaining_ms", number(vip.lease_remaining_ms)),
+            ("promise_ms", number(vip.promise_ms)),
             ("also_on", texts(&vip.also_on)),
             ("authority", text(&vip.authority)),
             ("failback", failback_tree(vip.failback.as_ref())),

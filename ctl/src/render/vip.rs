@@ -64,6 +64,12 @@ pub(crate) fn lease(seen: &VipStatus) -> String {
     }
 }
 
+/// How soon a silent holder is replaced. `None`: it holds without a lease, or its agent does not say.
+fn replaced(seen: &VipStatus) -> Option<String> {
+    (seen.promise_ms > 0)
+        .then(|| format!("a silent holder is replaced after promises of {} ms", seen.promise_ms))
+}
+
 /// What the fleet's policy promises without a quorum.
 fn without_quorum(policy: NoQuorum, status: &StatusResponse) -> Vec<String> {
     let votes = |node: &&NodeStatus| {
@@ -172,7 +178,10 @@ pub(crate) fn table(document: &Document, status: &StatusResponse, groups: &[Grou
         let policy: Vec<&str> = policy.iter().map(String::as_str).collect();
         let back = [failback(document.fleet.failback, seen.failback.as_ref())];
         let back = back.each_ref().map(String::as_str);
-        let blocks: [(&str, &[&str]); 4] = [
+        let replaced = replaced(seen);
+        let replaced: Vec<&str> = replaced.iter().map(String::as_str).collect();
+        let blocks: [(&str, &[&str]); 5] = [
+            ("failover", &replaced),
             ("fences", fences(vip.attach)),
             ("two may answer", overlap(vip.attach)),
             ("no quorum", &policy),
@@ -211,6 +220,7 @@ pub(crate) fn tree(document: &Document, status: &StatusResponse, groups: &[Group
             ("holder", seen.holder.as_str().into()),
             ("epoch", number(seen.epoch)),
             ("lease_remaining_ms", number(seen.lease_remaining_ms)),
+            ("promise_ms", number(seen.promise_ms)),
             ("also_on", texts(&seen.also_on)),
             ("authority", seen.authority.as_str().into()),
             ("attach", vip.attach.name().into()),
@@ -249,6 +259,7 @@ mod tests {
             holder: holder.into(),
             epoch: 7,
             lease_remaining_ms: if holder.is_empty() { 0 } else { 143 },
+            promise_ms: if holder.is_empty() { 0 } else { 200 },
             also_on: vec![],
             authority: if holder.is_empty() { String::new() } else { "lease".into() },
             failback: None,
@@ -264,6 +275,7 @@ mod tests {
         web  lvs-1       7  143 ms  agent    -
 
         web (attach: responder)
+          failover        a silent holder is replaced after promises of 200 ms
           fences          the holder's agent reads its lease before each answer, announcement and advert
                           no kernel answers for the VIP: an agent that is dead, stopped or cut off is silent by itself
                           the guard says goodbye for a dead agent, and kills one that stands still for a lease

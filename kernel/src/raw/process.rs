@@ -7,8 +7,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Pid, gettid};
 
-use super::{pidfd_kill, pidfd_open, set_round_robin};
+use super::{pidfd_kill, pidfd_open, set_ordinary, set_round_robin};
 
 /// A process, for as long as this is open: its number may be given to another afterwards, this not. Readable once the process has ended.
 #[derive(Debug)]
@@ -47,12 +48,12 @@ impl AsFd for ProcessHandle {
 /// Puts the calling thread on `SCHED_RR` with `priority` (1 to 99), before every ordinary thread of the machine; what it starts is not.
 ///
 /// A thread like that could stop the machine by not sleeping: the kernel kills the *process* when one computes for `limit` without a
-/// system call that waits (`RLIMIT_RTTIME`, getrlimit(2); in microseconds, checked at every tick).
+/// system call that waits (`RLIMIT_RTTIME`, getrlimit(2); in microseconds, checked at every tick), unless it handles SIGXCPU.
 ///
 /// # Errors
 ///
 /// `EPERM` without CAP_SYS_NICE or a sufficient `RLIMIT_RTPRIO`, `EINVAL` for a priority outside 1 to 99. Nothing has changed then.
-pub fn real_time(priority: i32, limit: Duration) -> Result<(), Errno> {
+pub fn real_time(priority: i32, limit: Duration) -> Result<RealTimeThread, Errno> {
     let (old, ceiling) = getrlimit(Resource::RLIMIT_RTTIME)?;
     let limit = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX).min(ceiling);
     setrlimit(Resource::RLIMIT_RTTIME, limit, ceiling)?;
@@ -61,7 +62,23 @@ pub fn real_time(priority: i32, limit: Duration) -> Result<(), Errno> {
         setrlimit(Resource::RLIMIT_RTTIME, old, ceiling)?;
         return Err(errno);
     }
-    Ok(())
+    Ok(RealTimeThread(gettid()))
+}
+
+/// A thread of this process that has real-time priority. Meant for one that lives as long as the process does: the number of a thread that has ended may be
+/// another's.
+#[derive(Debug)]
+pub struct RealTimeThread(Pid);
+
+impl RealTimeThread {
+    /// Puts it on the ordinary schedule (`SCHED_OTHER`), whatever thread calls.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if it has ended.
+    pub fn demote(&self) -> Result<(), Errno> {
+        set_ordinary(self.0)
+    }
 }
 
 /// Keeps all memory of the process, present and future, out of swap: a page that comes from a disk comes too late for a lease.
@@ -97,7 +114,7 @@ mod tests {
     fn a_stopped_process_is_killed() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let handle = ProcessHandle::open(child.id()).unwrap();
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
         handle.kill().unwrap();
         let mut ended = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
@@ -116,7 +133,7 @@ mod tests {
     #[test]
     fn a_priority_out_of_range_changes_nothing() {
         let before = getrlimit(Resource::RLIMIT_RTTIME).unwrap();
-        assert_eq!(real_time(100, Duration::from_millis(100)), Err(Errno::EINVAL));
+        assert_eq!(real_time(100, Duration::from_millis(100)).unwrap_err(), Errno::EINVAL);
         assert_eq!(getrlimit(Resource::RLIMIT_RTTIME).unwrap(), before);
     }
 }

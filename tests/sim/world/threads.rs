@@ -45,7 +45,11 @@ impl World {
             if let Input::Standing(standing) = &input {
                 agent.told.known = *standing;
             }
+            let before = agent.lease.span().promise;
             agent.lease.step(local, input, &mut effects);
+            let now = agent.lease.span().promise;
+            self.summary.longer += u64::from(now > before);
+            self.summary.shorter += u64::from(now < before);
             machine.record = Some(agent.lease.bound_until());
             for effect in &effects {
                 self.perform(node, *effect)?;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use lvsmesh_core::lease::wire::Speaker;
 use lvsmesh_core::lease::{
-    Effect, Effects, GateRequest, Input, Lease, LeaseConfig, Message, RaftView, Standing, Timing,
+    Effect, Effects, GateRequest, Input, Lease, LeaseConfig, Message, RaftView, Span, Standing,
+    Timing,
 };
 use lvsmesh_core::model::NodeId;
 use lvsmesh_core::time::Mono;
@@ -21,6 +22,7 @@ pub(super) enum Cause {
     View { term: u8, leads: bool },
     Abdicate,
     HandOver,
+    Ask { other: bool },
     Tick,
     Restart { term: u8 },
 }
@@ -37,6 +39,7 @@ impl Cause {
             Self::Abdicate => 5 << 16,
             Self::Tick => 6 << 16,
             Self::HandOver => 7 << 16,
+            Self::Ask { other } => 8 << 16 | u64::from(other),
         }
     }
 }
@@ -105,6 +108,7 @@ impl Model {
             Cause::Timer => Input::Timer,
             Cause::Abdicate => Input::Abdicate { successor: None },
             Cause::HandOver => Input::Abdicate { successor: Some(id((node + 1) % DIRECTORS)) },
+            Cause::Ask { other } => Input::Ask(self.span(other)),
             Cause::View { term, leads } => {
                 let leader = Some(id(node)).filter(|_| leads);
                 Input::Raft(RaftView { term: term.into(), leader, settled: false })
@@ -125,7 +129,7 @@ impl Model {
         for effect in &out {
             match *effect {
                 Effect::Send { to, message } => {
-                    if let Some(packet) = packet(node, to, message) {
+                    if let Some(packet) = self.packet(node, to, message) {
                         outcome.sent[sent] = packet;
                         sent += 1;
                     }
@@ -158,14 +162,12 @@ impl Model {
     }
 
     pub(super) fn started(&self, node: usize, term: u8, silent_until: Mono) -> Lease {
-        let ticks = |ticks: u64| Duration::from_nanos(ticks);
+        let span = self.span(false);
         let timing = Timing {
-            promise: ticks(self.scope.promise),
-            lease: ticks(self.scope.lease),
-            beat: ticks(1),
-            promise_max: ticks(self.scope.promise),
+            span,
+            adaptive: None,
+            promise_max: span.promise.max(self.span(true).promise),
             release_margin: ticks(0),
-            claim_slack: ticks(0),
             // Giving up is an action here; it need not be timed as well.
             patience: ticks(u64::MAX),
             stagger_first: ticks(0),
@@ -185,6 +187,15 @@ impl Model {
         lease.step(Mono(BASE), Input::Voters(voters), &mut out);
         lease.step(Mono(BASE), Input::Standing(standing), &mut out);
         lease
+    }
+
+    /// What a HOLD asks for: the scope's span, or its other one.
+    fn span(&self, other: bool) -> Span {
+        let (promise, lease) = match self.scope.other.filter(|_| other) {
+            Some(other) => (other, other),
+            None => (self.scope.promise, self.scope.lease),
+        };
+        Span { promise: ticks(promise), lease: ticks(lease), beat: ticks(1) }
     }
 
     /// The number of a machine, after moments and stamps were brought into the form in which states are compared.
@@ -217,9 +228,34 @@ impl Model {
 
     /// The age at which a stamp gives no lease any more.
     pub(super) fn oldest(&self) -> u8 {
-        let Scope { promise, lease, faults, .. } = self.scope;
+        let Scope { promise, lease, other, faults, .. } = self.scope;
         let span = if faults.lease_outlives_promise { promise * 2 } else { lease };
-        u8::try_from(span).unwrap()
+        u8::try_from(span.max(other.unwrap_or(0))).unwrap()
+    }
+
+    /// A message under way. NACK and BUSY are left out: the one makes a holder give up, which it may do at any moment anyway, and the other is a
+    /// matter of pace.
+    fn packet(&self, node: usize, to: NodeId, message: Message) -> Option<Packet> {
+        let from = u8::try_from(node).unwrap();
+        let to = u8::try_from(to.0 - 1).unwrap();
+        let small = |value: u64| u8::try_from(value).unwrap();
+        let age = |stamp: Mono| small(BASE - stamp.0);
+        let empty = Packet { from, to, ..Packet::NONE };
+        match message {
+            Message::Hold { term, seq, stamp, promise, .. } => {
+                let (kind, term, seq, age) = (Kind::Hold, small(term), small(seq), age(stamp));
+                let other = promise != self.span(false).promise;
+                Some(Packet { kind, term, seq, age, other, ..empty })
+            }
+            Message::Ack { term, echo, .. } => {
+                Some(Packet { kind: Kind::Ack, term: small(term), age: age(echo), ..empty })
+            }
+            Message::Relinquish { term, last_seq, .. } => {
+                let (kind, term, seq) = (Kind::Relinquish, small(term), small(last_seq));
+                Some(Packet { kind, term, seq, ..empty })
+            }
+            Message::Nack { .. } | Message::Busy { .. } => None,
+        }
     }
 
     pub(super) fn message(&self, packet: Packet) -> Message {
@@ -227,7 +263,7 @@ impl Model {
         let (seq, stamp) = (packet.seq.into(), Mono(BASE - u64::from(packet.age)));
         match packet.kind {
             Kind::Hold => {
-                let promise = Duration::from_nanos(self.scope.promise);
+                let promise = self.span(packet.other).promise;
                 Message::Hold { group, epoch, term, seq, stamp, promise, hint: None }
             }
             Kind::Ack => {
@@ -246,31 +282,12 @@ impl Model {
     }
 }
 
-/// A message under way. NACK and BUSY are left out: the one makes a holder give up, which it may do at any moment anyway, and the other is a
-/// matter of pace.
-fn packet(node: usize, to: NodeId, message: Message) -> Option<Packet> {
-    let from = u8::try_from(node).unwrap();
-    let to = u8::try_from(to.0 - 1).unwrap();
-    let small = |value: u64| u8::try_from(value).unwrap();
-    let age = |stamp: Mono| small(BASE - stamp.0);
-    match message {
-        Message::Hold { term, seq, stamp, .. } => {
-            let (kind, term, seq, age) = (Kind::Hold, small(term), small(seq), age(stamp));
-            Some(Packet { kind, from, to, term, seq, age })
-        }
-        Message::Ack { term, echo, .. } => {
-            Some(Packet { kind: Kind::Ack, from, to, term: small(term), seq: 0, age: age(echo) })
-        }
-        Message::Relinquish { term, last_seq, .. } => {
-            let (kind, term, seq) = (Kind::Relinquish, small(term), small(last_seq));
-            Some(Packet { kind, from, to, term, seq, age: 0 })
-        }
-        Message::Nack { .. } | Message::Busy { .. } => None,
-    }
-}
-
 fn index(node: NodeId) -> usize {
     usize::try_from(node.0 - 1).unwrap()
+}
+
+fn ticks(ticks: u64) -> Duration {
+    Duration::from_nanos(ticks)
 }
 
 /// Node 0 has id 1.

@@ -35,8 +35,10 @@ pub(super) struct Packet {
     pub(super) term: u8,
     /// HOLD, RELINQUISH: sequence. Only the order among one sender's sequences matters.
     pub(super) seq: u8,
-    /// HOLD, ACK: ticks since the HOLD was sent.
+    /// HOLD, ACK: ticks since the HOLD was sent; at most 7.
     pub(super) age: u8,
+    /// HOLD: whether it asks for the scope's other span.
+    pub(super) other: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,7 +69,7 @@ impl Kind {
 
 impl Packet {
     pub(super) const NONE: Self =
-        Self { kind: Kind::None, from: 0, to: 0, term: 0, seq: 0, age: 0 };
+        Self { kind: Kind::None, from: 0, to: 0, term: 0, seq: 0, age: 0, other: false };
 }
 
 /// A state in the form in which millions are kept.
@@ -122,14 +124,15 @@ impl Packet {
         let fields = [self.from, self.to, self.term].map(u16::from);
         let small =
             fields.into_iter().fold(u16::try_from(kind).unwrap(), |all, field| all << 2 | field);
-        small << 7 | u16::from(self.seq) << 4 | u16::from(self.age)
+        small << 7 | u16::from(self.seq) << 4 | u16::from(self.other) << 3 | u16::from(self.age)
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "the masks keep what was put in")]
     pub(super) fn unpacked(packed: u16) -> Self {
         let at = |shift: u16, bits: u16| ((packed >> shift) & ((1 << bits) - 1)) as u8;
         let kind = Kind::ALL[usize::from(at(13, 3))];
-        Self { kind, from: at(11, 2), to: at(9, 2), term: at(7, 2), seq: at(4, 3), age: at(0, 4) }
+        let [from, to, term] = [at(11, 2), at(9, 2), at(7, 2)];
+        Self { kind, from, to, term, seq: at(4, 3), age: at(0, 3), other: at(3, 1) > 0 }
     }
 }
 
@@ -139,6 +142,8 @@ pub(crate) enum Action {
     Begin,
     Tick,
     Timer(u8),
+    /// A node asks for the scope's other span from now on, or for the usual one again.
+    Ask(u8, bool),
     Campaign(u8),
     Abdicate(u8),
     /// A leader gives its lease up and leads on until it has handed over.

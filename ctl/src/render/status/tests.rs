@@ -41,6 +41,7 @@ fn reference() -> StatusResponse {
             holder: "lvs-1".into(),
             epoch: 3,
             lease_remaining_ms: 163,
+            promise_ms: 200,
             also_on: vec![],
             authority: "lease".into(),
             failback: None,
@@ -256,4 +257,5 @@ fn json_has_every_field_of_the_message() {
     );
     assert_eq!(value["services"][0]["real_servers"][1]["node"], "lvs-2");
     assert_eq!(value["vips"][0]["lease_remaining_ms"], 163);
+    assert_eq!(value["vips"][0]["promise_ms"], 200);
 }
