@@ -1,8 +1,8 @@
 //! The guard: a process of its own that cleans up after a dead agent, ends a hung one first, and frees the voters for its successor.
 //!
 //! The agent tells it over a pipe what it holds *before* it puts that into the kernel, and writes into a shared page what changes with every HOLD. A
-//! holder whose lease thread makes no turn for as long as a lease lasts has none any more; the guard kills it and waits for its end, however
-//! long that takes. Once the agent's last thread can do nothing any more, the guard removes the VIP addresses, says goodbye to VRRP backups, relinquishes, removes on
+//! holder whose lease thread makes no turn for as long as a lease lasts has none any more: the guard kills it, after that time where an address is in the kernel and
+//! after a second where the agent answers itself, and waits for its end, however long that takes. Once the agent's last thread can do nothing any more, the guard removes the VIP addresses, says goodbye to VRRP backups, relinquishes, removes on
 //! a dual-role node the services of the VIPs, and exits. What it says can only ever release: see `docs/adr/0006-fences.md`. It never restarts the
 //! agent.
 
@@ -87,7 +87,7 @@ impl Guard {
         self.page
     }
 
-    /// Says how to speak for this node. Without it the guard neither looks for a standstill nor relinquishes.
+    /// Says how to speak for this node. Without it the guard does not relinquish.
     pub fn empower(&self, credentials: Credentials) {
         let mut state = self.locked();
         state.tell(Line::Lease(credentials.clone()));

@@ -83,6 +83,47 @@ fn a_director_that_is_cut_off_is_replaced_and_leaves_no_second_answer() {
     assert!(lost.is_empty(), "requests were lost while nothing was wrong: {lost:#?}");
 }
 
+/// A node of both roles has its table only while it holds, so that a move is more than a change of who answers. What that costs is said, and it costs
+/// nothing outside the moves.
+#[test]
+fn planned_moves_to_the_dual_role_node_and_back_lose_little_and_only_while_they_last() {
+    const ROUNDS: usize = 5;
+
+    let running = Reference::start();
+    running.serve_answered("0s");
+    let (client, prober) = (running.client(), running.prober());
+    settle(&client);
+    let mut windows = Vec::new();
+    for _ in 0..ROUNDS {
+        for to in [LVS_2.0, LVS_1.0] {
+            let asked = Instant::now();
+            let _moved = running.fleet.ctl.run(&["failover", "--to", to]).succeeded();
+            windows.push(running.window(&prober, asked, to));
+            running.fleet.converged();
+            running.all_served();
+            settle(&client);
+        }
+    }
+    let requests = client.requests();
+    let failed = requests.iter().filter(|request| request.answer.is_err()).count();
+    let longest = |to: &str| {
+        let of = windows.iter().filter(|window| window.silence.after == to);
+        of.map(|window| window.silence.length).max().unwrap_or_default()
+    };
+    let (sent, unanswered) = prober.finish();
+    pace::note(&format!(
+        "{ROUNDS} planned moves to the dual-role node and back (profile {}): {failed} of {} requests failed; {unanswered} of {sent} datagrams lost; dark for at most {:?} on the way there and {:?} on the way back",
+        pace::profile(),
+        requests.len(),
+        longest(LVS_2.0),
+        longest(LVS_1.0),
+    ));
+    let lost = lost_outside(&requests, &windows);
+    assert!(lost.is_empty(), "requests were lost outside the moves: {lost:#?}");
+    // Half a request a move is what a table that comes too late or goes too early exceeds.
+    assert!(failed <= ROUNDS, "{failed} requests failed in {} moves", 2 * ROUNDS);
+}
+
 /// Under `vrrp-fallback` the node that is left takes the VIP, with the table that a node of both roles has only while it holds.
 #[test]
 fn the_dual_role_node_serves_alone_without_a_quorum() {

@@ -22,6 +22,13 @@ struct Site {
     _echoes: Vec<Echo>,
 }
 
+/// When a step began, by the clock and by the last datagram before it.
+#[derive(Clone, Copy)]
+struct Moment {
+    at: Instant,
+    asked: u64,
+}
+
 impl Site {
     /// A pair of keepalived that has the VIP, and a fleet beside it that has no document yet.
     fn start() -> Self {
@@ -52,15 +59,24 @@ impl Site {
         });
     }
 
+    fn now(&self) -> Moment {
+        Moment { at: Instant::now(), asked: self.prober.asked() }
+    }
+
+    /// How many of the datagrams since then were not answered, but for those that are under way.
+    fn lost(&self, since: Moment) -> usize {
+        let answers = self.prober.answers_after(since.asked);
+        let newest = answers.iter().map(|answer| answer.question).max().unwrap_or(since.asked);
+        usize::try_from(newest - since.asked).expect("a test asks less often") - answers.len()
+    }
+
     /// One step is over: `name` answers, and the VIP was dark for no longer than one failover of keepalived.
-    fn moved(&self, step: &str, name: &str, since: Instant) {
-        self.answered_by(name, since);
+    fn moved(&self, step: &str, name: &str, since: Moment) {
+        self.answered_by(name, since.at);
+        let lost = self.lost(since);
+        let since = since.at;
         let silence = self.prober.longest_silence(since).expect("there were answers before");
-        pace::note(&format!(
-            "{step}: dark for {:?}, about {} datagrams lost",
-            silence.length,
-            silence.length.as_millis()
-        ));
+        pace::note(&format!("{step}: dark for {:?}, {lost} datagrams lost", silence.length));
         // Three adverts and the skew of priority 100; the kernel and this machine need their time, too.
         let most = scaled(Duration::from_millis(3610 + 1000));
         assert!(silence.length <= most, "{step}: dark for {silence:?}");
@@ -84,8 +100,8 @@ impl Site {
         );
     }
 
-    fn command(&self, arguments: &[&str]) -> Instant {
-        let at = Instant::now();
+    fn command(&self, arguments: &[&str]) -> Moment {
+        let at = self.now();
         let _printed = self.fleet.ctl.run(arguments).succeeded();
         at
     }
@@ -98,10 +114,11 @@ impl Site {
 #[test]
 fn a_fleet_takes_the_place_of_a_running_pair_and_a_datagram_a_millisecond_counts_the_cost() {
     let mut site = Site::start();
-    let began = Instant::now();
+    let began = site.now();
     site.beside();
-    let silence = site.prober.longest_silence(began).expect("it answers");
-    pace::note(&format!("a fleet beside the pair: dark for {:?}", silence.length));
+    let silence = site.prober.longest_silence(began.at).expect("it answers");
+    let lost = site.lost(began);
+    pace::note(&format!("a fleet beside the pair: dark for {:?}, {lost} lost", silence.length));
     site.answered_by(OLD_1.0, Instant::now());
 
     let at = site.command(&["vip", "take", "web"]);
@@ -112,12 +129,12 @@ fn a_fleet_takes_the_place_of_a_running_pair_and_a_datagram_a_millisecond_counts
     assert_eq!(site.fleet.attached(), [LVS_1.0]);
 
     // One after the other goes, and nobody notices.
-    let at = Instant::now();
+    let at = site.now();
     while let Some(old) = site.old.pop() {
         old.stop();
     }
     site.moved("the pair stopped", LVS_1.0, at);
-    let at = Instant::now();
+    let at = site.now();
     site.fleet.kill(LVS_1.0);
     site.moved("the first holder killed", LVS_2.0, at);
     let answering: Vec<_> = site.capture.answering(VIP).into_iter().map(|(node, _)| node).collect();

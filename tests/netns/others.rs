@@ -83,22 +83,25 @@ fn wireshark_finds_every_advert_well_formed() {
     // The unicast group's only router outside the fleet, so that its adverts come by.
     let peer = fleet.lab.node(PEER.0);
     let tshark = Tshark::start(&fleet.lab, peer);
-    let group = |name: &str, vrid: u8, addresses: &str, more: &str| {
+    let group = |name: &str, (version, vrid): (u8, u8), addresses: &str, more: &str| {
+        // Version 2 counts whole seconds.
+        let interval = if version == 2 { "1s" } else { "200ms" };
         format!(
             "  - name: {name}
     addresses: [{addresses}]
     interface: eth0
     attach: address
     preference: [{}]
-    vrrp: {{ vrid: {vrid}, version: 3, advert_interval: 200ms{more} }}
+    vrrp: {{ vrid: {vrid}, version: {version}, advert_interval: {interval}{more} }}
 ",
             LVS_1.0
         )
     };
     let unicast = format!(", peers: unicast, unicast_peers: [{}]", PEER.1);
-    let vips = group("third", 52, "192.168.3.120, 192.168.3.121", "")
-        + &group("single", 53, "192.168.3.130", &unicast)
-        + &group("six", 54, "'fe80::64', 'fd00:3::200'", "");
+    let vips = group("third", (3, 52), "192.168.3.120, 192.168.3.121", "")
+        + &group("single", (3, 53), "192.168.3.130", &unicast)
+        + &group("six", (3, 54), "'fe80::64', 'fd00:3::200'", "")
+        + &group("second", (2, 55), "192.168.3.140", &unicast);
     fleet.apply(&Document { vips, ..Document::vip_alone() });
     fleet.held_by(LVS_1.0);
 
@@ -109,10 +112,10 @@ fn wireshark_finds_every_advert_well_formed() {
         adverts.iter().map(kind).collect()
     };
     let all = |goodbye: bool| {
-        [("2", "51"), ("3", "52"), ("3", "53"), ("3", "54")]
+        [("2", "51"), ("3", "52"), ("3", "53"), ("3", "54"), ("2", "55")]
             .map(|(version, vrid)| (version.to_owned(), vrid.to_owned(), goodbye))
     };
-    eventually("adverts of all four groups", Duration::from_secs(30), || {
+    eventually("adverts of all five groups", Duration::from_secs(30), || {
         kinds(&tshark.adverts()).is_superset(&all(false).into()).then_some(())
     });
     fleet.agent_mut(LVS_1.0).end(Signal::SIGTERM);
@@ -127,7 +130,7 @@ fn wireshark_finds_every_advert_well_formed() {
         let (destination, count) = match advert.vrid.as_str() {
             "51" => ("224.0.0.18", "1"),
             "52" => ("224.0.0.18", "2"),
-            "53" => ("192.168.3.104", "1"),
+            "53" | "55" => ("192.168.3.104", "1"),
             "54" => ("ff02::12", "2"),
             other => panic!("VRID {other}"),
         };

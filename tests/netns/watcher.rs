@@ -35,7 +35,7 @@ use super::guard::guard_of;
 /// What happens to the holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// SIGSTOP to the agent, then SIGCONT. Its guard ends an agent that is stopped for longer than a lease.
+    /// SIGSTOP to the agent, then SIGCONT. Its guard ends an agent that is stopped for longer than a second.
     Stopped,
     /// SIGSTOP to the agent and its guard, then SIGCONT to both, in either order: it goes on.
     Frozen,
@@ -180,7 +180,7 @@ impl Site {
     fn round(&mut self, fault: Fault, span: Duration, holder: &str) -> String {
         std::thread::sleep(self.random.up_to(self.promise));
         let held = self.tenures().last().map_or(0, |(epoch, _)| *epoch);
-        let mark = self.watcher.mark();
+        let (mark, asking) = (self.watcher.mark(), std::time::Instant::now());
         self.begin(fault, holder);
         let begun = self.watcher.mark();
         std::thread::sleep(span);
@@ -196,6 +196,12 @@ impl Site {
             "{what}: {asked} asked by ARP and {datagrams} by datagram, claims {:?}",
             story.runs()
         ));
+        // Who hardly asks sees nobody answer twice.
+        let least = u64::try_from(asking.elapsed().as_millis() / 2).expect("a round is short");
+        assert!(
+            u64::from(asked) > least && datagrams > least,
+            "{what}: {asked} asked by ARP and {datagrams} by datagram, fewer than half of one a millisecond"
+        );
         assert_eq!(story.twice(), [], "{what}: two answered one ARP request");
         assert_eq!(story.datagrams_twice(), [], "{what}: two answered one datagram");
         let late = story.claims_out_of_turn(&holders);

@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::run_all;
 use crate::world::END;
@@ -13,7 +14,7 @@ const FIRST: u64 = 1_000_000;
 const BATCH: u64 = 500;
 const HOUR: u64 = 3600 * 1_000_000_000;
 
-/// What ran so far, a line for each batch: `FROM..TO`.
+/// What ran so far without a violation, a line for each batch: `FROM..TO`, and since some time the commit that was checked out.
 fn ledger() -> PathBuf {
     let given = std::env::var_os("LVSMESH_LEDGER").map(PathBuf::from);
     given.unwrap_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("sim.ledger"))
@@ -22,7 +23,8 @@ fn ledger() -> PathBuf {
 /// The next seed, and how many ran.
 fn done(text: &str) -> (u64, u64) {
     text.lines().fold((FIRST, 0), |(next, count), line| {
-        let (from, to) = line.split_once("..").expect("a line of the ledger is FROM..TO");
+        let (seeds, _commit) = line.split_once(' ').unwrap_or((line, ""));
+        let (from, to) = seeds.split_once("..").expect("a line of the ledger is FROM..TO COMMIT");
         let (from, to): (u64, u64) = (from.parse().unwrap(), to.parse().unwrap());
         (next.max(to), count + (to - from))
     })
@@ -35,7 +37,7 @@ fn hours(seeds: u64) -> f64 {
 #[test]
 fn a_ledger_says_where_to_go_on() {
     assert_eq!(done(""), (FIRST, 0));
-    assert_eq!(done("1000000..1000500\n1000500..1001000\n"), (1_001_000, 1000));
+    assert_eq!(done("1000000..1000500\n1000500..1001000 0123abc\n"), (1_001_000, 1000));
 }
 
 /// How many hours a run is to add, if it is to be a long one.
@@ -44,10 +46,22 @@ pub(crate) fn wanted() -> Option<f64> {
     Some(text.parse().expect("LVSMESH_FLEET_HOURS is a number"))
 }
 
+/// What is checked out, which is what runs unless somebody edits.
+fn commit() -> String {
+    let output = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
+    let said = output.ok().filter(|output| output.status.success());
+    said.map_or("unknown".to_owned(), |said| {
+        String::from_utf8_lossy(&said.stdout).trim().to_owned()
+    })
+}
+
 /// Goes on until that many hours were added.
 pub(crate) fn run(wanted: f64) {
     let path = ledger();
     let mut file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+    // Two runs at once would go through the same seeds and count them twice.
+    file.try_lock().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let commit = commit();
     let (mut next, before) = done(&std::fs::read_to_string(&path).unwrap());
     let mut ran = 0;
     while hours(ran) < wanted {
@@ -59,7 +73,7 @@ pub(crate) fn run(wanted: f64) {
         }
         next = batch.end;
         ran += BATCH;
-        writeln!(file, "{}..{}", batch.start, batch.end).unwrap();
+        writeln!(file, "{}..{} {commit}", batch.start, batch.end).unwrap();
         println!(
             "{:.2} fleet-hours in this run, {:.2} in all ({})",
             hours(ran),

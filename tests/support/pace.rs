@@ -22,7 +22,8 @@ pub(crate) fn hasten() {
     const LIMIT: Duration = Duration::from_secs(5);
 
     if URGENT.load(Ordering::Relaxed) {
-        let _this_thread = real_time(PRIORITY, LIMIT).expect("root may have real-time priority");
+        let _this_thread =
+            real_time(PRIORITY, LIMIT, LIMIT).expect("root may have real-time priority");
     }
 }
 

@@ -21,12 +21,15 @@ const ADAPTIVE: &str = "adaptive";
 
 /// Reads the section. `None` after a fault.
 pub(super) fn read(mut section: Section<'_>) -> Option<Beat> {
+    let before = section.faults();
     let choice = section.or("profile", "default", choice);
     let promise = section.optional("promise_ms", millis);
     let lease = section.optional("lease_ms", millis);
     let beat = section.optional("beat_ms", millis);
     let realtime = section.optional("realtime", boolean).unwrap_or(false);
-    let timing = choice.and_then(|choice| match choice {
+    // Spans are checked against each other only where each can be read.
+    let readable = section.faults() == before;
+    let timing = choice.filter(|_| readable).and_then(|choice| match choice {
         Choice::Adaptive => {
             let given =
                 [("promise_ms", promise), ("lease_ms", lease), ("beat_ms", beat)].into_iter();
@@ -152,7 +155,7 @@ mod tests {
         agent.toml has 1 fault:
           beat.beat_ms: a beat of 25ms is too slow for a lease of 44ms: three in a row may be lost before the release begins, 10ms before the lease ends, so at most 8ms
         ");
-        insta::assert_snapshot!(error("promise_ms = -1"), @r"
+        insta::assert_snapshot!(error("promise_ms = -1\nlease_ms = 900"), @r"
         agent.toml has 1 fault:
           beat.promise_ms: -1 is out of range: 0 to 2000
         ");

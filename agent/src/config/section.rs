@@ -75,6 +75,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// How many faults were noted, here and elsewhere.
+    pub(super) fn faults(&self) -> usize {
+        self.faults.len()
+    }
+
     /// Notes that the value of `key` cannot be.
     pub(super) fn fault(&mut self, key: &str, message: String) {
         self.faults.push(Fault { key: format!("{}{key}", self.prefix), message });

@@ -12,9 +12,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use lvsmesh_core::lease::Message;
 use lvsmesh_core::lease::wire::{MAX_LEN, Speaker};
 use lvsmesh_core::plan::{Action, ServiceKey};
-use lvsmesh_core::time::nanos;
+use lvsmesh_core::time::{Mono, nanos};
 use lvsmesh_kernel::clock::raw_now;
-use lvsmesh_kernel::raw::{ProcessHandle, VrrpSocket, VrrpSocketV6, lock_memory, real_time};
+use lvsmesh_kernel::raw::{
+    ProcessHandle, VrrpSocket, VrrpSocketV6, favour, lock_memory, real_time,
+};
 use lvsmesh_kernel::route_socket::{PreparedAddress, RouteSocket};
 use lvsmesh_kernel::wait::{self, PollFd, PollFlags};
 use lvsmesh_kernel::{Errno, Kernel, KernelError, Linux, chain};
@@ -74,6 +76,10 @@ pub fn main(run_dir: &Path) -> Result<(), GuardFault> {
     // Under memory pressure the agent goes first: only then is there something to do. Without the permission it is as likely as others.
     if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
         tracing::debug!(%error, "the guard cannot protect itself from the OOM killer");
+    }
+    // What it does is due at once when its agent dies. Without the permission it waits for its turn.
+    if let Err(error) = favour() {
+        tracing::debug!(%error, "the guard is as likely to wait for the processor as any other process");
     }
     let _lock = take_lock(run_dir, PATIENCE).map_err(GuardFault::Lock)?;
     let page = Page::open(run_dir).map_err(GuardFault::Page)?;
@@ -154,11 +160,16 @@ impl Watcher {
         routes: &mut RouteSocket,
     ) -> Result<Outcome, GuardFault> {
         let mut ended = false;
-        let mut look_at = None;
+        let mut look_at: Option<Mono> = None;
         loop {
             let looking = page.holding() && self.agent.is_some() && !self.killed;
-            let interval = page.lease().filter(|_| looking).map(|lease| lease / LOOKS);
-            look_at = interval.map(|interval| look_at.unwrap_or_else(|| raw_now().after(interval)));
+            let interval =
+                page.lease().filter(|_| looking).map(|lease| self.patience(lease) / LOOKS);
+            // An interval that has become shorter counts from now on.
+            look_at = interval.map(|interval| {
+                let next = raw_now().after(interval);
+                look_at.map_or(next, |at| at.min(next))
+            });
             let (mut readable, mut gone) = (false, false);
             {
                 let mut fds = Vec::with_capacity(3);
@@ -210,12 +221,21 @@ impl Watcher {
         }
     }
 
+    /// How long the agent may stand still. An address in the kernel is answered for whether the agent lives or not, and must not be for longer than a lease of that
+    /// length. Without one a standing agent is silent: there is time to tell one that hangs from one that waits for the processor.
+    fn patience(&self, lease: Duration) -> Duration {
+        /// Longer than a busy machine keeps a thread of nice -20 waiting.
+        const SILENT: Duration = Duration::from_secs(1);
+        if self.held.vips.is_empty() { lease.max(SILENT) } else { lease }
+    }
+
     /// Ends an agent that stands still. Its addresses go at once, before those who promised are free to elect another, and once more when it has
     /// ended: what it was about to do in the kernel may still happen.
     fn kill(&mut self, routes: &mut RouteSocket) {
         let Some(agent) = &self.agent else { return };
         tracing::error!(
-            "the agent holds the VIPs and its lease thread stands still for as long as a lease lasts; killing the agent"
+            answers_without_it = !self.held.vips.is_empty(),
+            "the agent holds the VIPs and its lease thread stands still; killing the agent"
         );
         if let Err(error) = agent.kill() {
             tracing::error!(%error, "the agent cannot be killed");
@@ -352,7 +372,7 @@ fn ask_for_realtime() {
     /// Cleaning up a large table computes for longer than a lease thread's turn.
     const LIMIT: Duration = Duration::from_secs(5);
 
-    if let Err(error) = real_time(PRIORITY, LIMIT) {
+    if let Err(error) = real_time(PRIORITY, LIMIT, LIMIT) {
         tracing::warn!(%error, "no real-time priority for the guard");
     }
     if let Err(error) = lock_memory() {
@@ -505,6 +525,16 @@ mod tests {
             }
         };
         (watcher.held, Some(outcome))
+    }
+
+    #[test]
+    fn a_standing_agent_has_a_lease_where_its_kernel_answers_and_otherwise_a_second() {
+        let (lease, longer) = (Duration::from_millis(44), Duration::from_millis(1790));
+        let mut watcher = Watcher::default();
+        assert_eq!(watcher.patience(lease), Duration::from_secs(1));
+        assert_eq!(watcher.patience(longer), longer);
+        watcher.held.vips.insert(vip(1));
+        assert_eq!(watcher.patience(lease), lease);
     }
 
     #[test]

@@ -172,10 +172,17 @@ fn vip<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Vip, Unreadable>
 
 fn credentials<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Credentials, Unreadable> {
     let own = NodeId(word(words)?);
-    let realtime = match words.next() {
-        Some("0") => false,
-        Some("1") => true,
-        _ => return Err(Unreadable),
+    let flag = |text: &str| match text {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    };
+    let first = words.next().ok_or(Unreadable)?;
+    let realtime = match flag(first) {
+        Some(realtime) => realtime,
+        // An agent of before says first how long its lease is. Its guard may be of after it, if the program was replaced and its own guard died.
+        None if first.parse::<u64>().is_ok() => words.next().and_then(flag).ok_or(Unreadable)?,
+        None => return Err(Unreadable),
     };
     let id = word(words)?;
     let secret = unhex(words.next().ok_or(Unreadable)?)?.try_into().map_err(|_| Unreadable)?;
@@ -298,5 +305,15 @@ mod tests {
             }
         }
         assert_eq!("".parse::<Line>(), Err(Unreadable));
+    }
+
+    #[test]
+    fn the_line_of_an_agent_that_says_how_long_its_lease_is_is_understood() {
+        let rest = "1 7 0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a blue";
+        let parsed = |line: String| line.parse::<Line>();
+        let present = parsed(format!("lease 2 {rest}"));
+        assert!(present.is_ok());
+        assert_eq!(parsed(format!("lease 2 170 {rest}")), present);
+        assert!(parsed(format!("lease 2 170 170 {rest}")).is_err());
     }
 }

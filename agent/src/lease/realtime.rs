@@ -1,4 +1,5 @@
-//! Real-time priority for the lease thread, and what takes it away again.
+//! How soon the lease thread gets the processor: before other ordinary threads, always; and before every ordinary thread, if real-time priority is asked
+//! for, and what takes that away again.
 //!
 //! A thread before all others that never sleeps would stop the machine. The kernel sends the process SIGXCPU when one has computed for [`LIMIT`] without
 //! a pause, and by default that ends the process. Instead the thread becomes one like any other: its lease then depends on how busy the machine is,
@@ -7,7 +8,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use lvsmesh_kernel::raw::{RealTimeThread, lock_memory, real_time};
+use lvsmesh_kernel::raw::{RealTimeThread, favour, lock_memory, real_time};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -19,12 +20,23 @@ const PRIORITY: i32 = 10;
 /// A turn takes well under a millisecond.
 const LIMIT: Duration = Duration::from_millis(50);
 
+/// Where nothing else gets the processor any more, nobody takes a priority away. The kernel then ends the agent.
+const LAST_RESORT: Duration = Duration::from_secs(5);
+
 /// The lease thread, if it has real-time priority.
 pub type Favoured = Arc<OnceLock<RealTimeThread>>;
 
-/// Asks for it, for the calling thread. Without the permission it runs as any other; the profile then has to leave room for that.
+/// Puts the calling thread before other ordinary ones, which is also what is left of a real-time priority that is lost. Without the permission it runs as
+/// any other; the profile then has to leave room for that.
+pub(super) fn come_first() {
+    if let Err(error) = favour() {
+        tracing::warn!(%error, "the lease thread is as likely to wait for the processor as any other; `LimitNICE=-20` in the unit lets it come first");
+    }
+}
+
+/// Asks for real-time priority, for the calling thread, and for memory that is never swapped out.
 pub(super) fn ask(favoured: &Favoured) {
-    match real_time(PRIORITY, LIMIT) {
+    match real_time(PRIORITY, LIMIT, LAST_RESORT) {
         // Only this thread sets it, once.
         Ok(thread) => drop(favoured.set(thread)),
         Err(error) => {
@@ -65,13 +77,16 @@ impl Demotion {
                     return;
                 },
             }
-            let Some(thread) = favoured.get() else { continue };
+            // The kernel says so again each second, and others may say it too.
+            let Some(thread) = favoured.get().filter(|_| counters.demotions.get() == 0) else {
+                continue;
+            };
             match thread.demote() {
                 Ok(()) => {
                     counters.demotions.add();
                     tracing::error!(
                         limit = ?LIMIT,
-                        "the lease thread computed for too long without a pause (SIGXCPU) and has lost its real-time priority; a busy machine can now cost it the lease. Restart the agent when it does not hold, and report this with the log"
+                        "SIGXCPU: a thread with real-time priority computed for too long without a pause. The lease thread has lost that priority, and a busy machine can now cost it the lease. Restart the agent when it does not hold, and report this with the log"
                     );
                 }
                 Err(error) => {

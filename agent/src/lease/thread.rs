@@ -79,6 +79,7 @@ pub(super) fn start(
     let joined = std::thread::Builder::new()
         .name("lease".to_owned())
         .spawn(move || {
+            realtime::come_first();
             if asks {
                 realtime::ask(&favoured);
             }
@@ -374,14 +375,18 @@ impl Thread {
     fn step(&mut self, input: Input) {
         let now = self.clock.now();
         let (until, bound_before) = (self.lease.lease_until(), self.lease.bound_until());
-        let before = self.lease.status(now);
+        // As it was when the lease ended, if it has.
+        let before = self.lease.status(until.map_or(now, |until| until.min(now)));
         let mut effects = std::mem::take(&mut self.effects);
         self.lease.step(now, input, &mut effects);
         self.counters.lease_until.set(self.lease.lease_until());
         let status = self.lease.status(now);
         if let Some(page) = self.page {
             // Before a HOLD of this step is sent.
-            page.set_lease(status.in_force.lease);
+            // What is held beyond the end of a tenure is on its way out, or stays without a lease: by the last one's length, if anybody looks.
+            if status.phase.is_some() || !self.holding {
+                page.set_lease(status.in_force.lease);
+            }
             page.set_tenure(status.phase.map(|_| (status.epoch, status.last_seq)));
         }
         self.say_span(before.span, status.span);
@@ -646,11 +651,14 @@ impl Thread {
         let now = self.clock.now();
         let groups = self.groups.iter().filter_map(Group::deadline).min();
         let farewell = self.stopping.map(|since| since.after(self.timing.relinquish_every));
-        let mut deadline = [Some(self.lease.deadline()), Some(self.look_at), groups, farewell]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(now);
+        // A holder without a lease has no beats. It turns all the same, or the guard takes it for one that hangs.
+        let turn = self.holding.then(|| now.after(self.lease.status(now).in_force.lease / 2));
+        let mut deadline =
+            [Some(self.lease.deadline()), Some(self.look_at), groups, farewell, turn]
+                .into_iter()
+                .flatten()
+                .min()
+                .unwrap_or(now);
         let early = deadline <= now;
         if early && self.restless {
             deadline = now.after(BREATH);

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use lvsmesh_core::command::Outcome;
 use lvsmesh_core::lease::{Input, RaftView};
 use lvsmesh_core::model::NodeId;
+use lvsmesh_kernel::raw::favour;
 use raft::eraftpb::Message;
 use tokio::sync::{oneshot, watch};
 
@@ -131,7 +132,11 @@ where
     };
     let thread = std::thread::Builder::new()
         .name("raft".to_owned())
-        .spawn(move || driver.run())
+        .spawn(move || {
+            // An election on a busy machine is otherwise as slow as the machine is busy. The lease thread says so if it may not be.
+            let _allowed = favour().is_ok();
+            driver.run()
+        })
         .map_err(RaftError::System)?;
     Ok((handle, thread))
 }

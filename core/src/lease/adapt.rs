@@ -5,7 +5,7 @@
 //! machines and a network that are late at times. What shows it is how much of a lease is left when it is renewed.
 //!
 //! A lease that runs out shows nothing by itself: that is what a cut link looks like, which no longer promise would mend. It counts if this node was late
-//! itself, or if the acknowledgements come after all.
+//! itself, or if the acknowledgements come after all. And a lease that was given for a HOLD of another length says nothing about this one.
 
 use std::time::Duration;
 
@@ -17,7 +17,11 @@ use crate::time::Mono;
 /// A renewal with less than this of the lease left, in percent, is late.
 const LATE_PERCENT: u32 = 35;
 
-/// Two late renewals within this time are answered by a longer promise.
+/// An acknowledgement after the loss that is older than this part of a lease, in percent, came too late for it. Where the way there and back takes so long, leases
+/// run out between one renewal and the next.
+const TOO_LATE_PERCENT: u32 = 100 - LATE_PERCENT;
+
+/// Two late renewals within this time, and further apart than a lease, are answered by a longer promise.
 const TOGETHER: Duration = Duration::from_secs(10);
 
 /// What a holder has seen of its renewals.
@@ -31,6 +35,8 @@ pub(super) struct Adapting {
     since: Option<Mono>,
     /// How old a lease has been at a beat, at most, since then.
     oldest: Duration,
+    /// The last term that ended because its lease ran out, or because none was won.
+    expired: u64,
     /// The last term whose loss a longer promise has answered: everything that comes late comes late together.
     answered: u64,
 }
@@ -60,17 +66,22 @@ impl Adapting {
             return None;
         }
         let fits = self.oldest <= shorter.lease / 2;
-        self.begin();
+        self.look_anew();
         fits.then_some(shorter)
     }
 
     fn renewed_late(&mut self, now: Mono, span: Span, limits: Adaptive) -> Option<Span> {
-        self.begin();
-        let before = self.late.replace(now);
-        if before.is_some_and(|before| now <= before.after(TOGETHER)) {
-            return self.lengthen(span, limits);
+        self.look_anew();
+        let Some(before) = self.late else {
+            self.late = Some(now);
+            return None;
+        };
+        if now < before.after(span.lease) {
+            // The same disturbance.
+            return None;
         }
-        None
+        self.late = Some(now);
+        if now <= before.after(TOGETHER) { self.lengthen(span, limits) } else { None }
     }
 
     /// The lease of that term was lost because something was late, and nothing was cut. Returns what to ask for next time.
@@ -80,15 +91,26 @@ impl Adapting {
     }
 
     fn lengthen(&mut self, span: Span, limits: Adaptive) -> Option<Span> {
-        *self = Self { answered: self.answered, ..Self::default() };
+        let Self { expired, answered, .. } = *self;
+        *self = Self { expired, answered, ..Self::default() };
         let longer = (span.promise * 3 / 2).min(limits.ceiling);
         (longer > span.promise).then(|| Span::of(longer))
     }
 
     /// The oldest lease is looked for anew.
+    fn look_anew(&mut self) {
+        (self.since, self.oldest) = (None, Duration::ZERO);
+    }
+
+    /// A tenure begins: what was seen of an earlier one's leases says nothing about its own.
     pub(super) fn begin(&mut self) {
-        let Self { low, late, answered, .. } = *self;
-        *self = Self { low, late, answered, ..Self::default() };
+        self.look_anew();
+        self.low = None;
+    }
+
+    /// The tenure of that term is over, because its lease ran out or because none was won.
+    pub(super) fn expired(&mut self, term: u64) {
+        self.expired = term;
     }
 }
 
@@ -99,8 +121,15 @@ impl Lease {
         else {
             return;
         };
+        // A single voter has its own promise, which is never late.
+        if self.voters.is_only(self.config.id) {
+            return;
+        }
         let given = self.voters.promised_since(self.config.id, now);
         let (Some(given), Some(until)) = (given, tenure.until) else { return };
+        if given < tenure.asked.since() {
+            return;
+        }
         let next = self.adapting.beat(now, (given, until), tenure.asked.span, limits);
         self.wanted = next.unwrap_or(self.wanted);
     }
@@ -113,11 +142,14 @@ impl Lease {
         }
     }
 
-    /// An acknowledgement in a tenure that is over. If a lease of the span that it was for would have run out meanwhile, then the way there and back takes
-    /// too long for such leases.
+    /// An acknowledgement in a tenure whose lease ran out, or was never won. If most of a lease would have run out meanwhile, then the way there and back takes
+    /// too long for leases of that length. One that is older than any lease tells of a voter that was away.
     pub(super) fn acked_too_late(&mut self, now: Mono, ack: Ack) {
-        let of_the_last = ack.term == self.abdicated_term && self.tenure.is_none();
-        if of_the_last && now.since(ack.echo) >= self.wanted.lease {
+        let Some(limits) = self.config.timing.adaptive else { return };
+        let age = now.since(ack.echo);
+        let too_late = age >= self.wanted.lease * TOO_LATE_PERCENT / 100;
+        let expired = self.tenure.is_none() && ack.term == self.adapting.expired;
+        if expired && too_late && age <= Span::of(limits.ceiling).lease {
             self.lost_for_lateness(ack.term);
         }
     }
@@ -160,7 +192,10 @@ mod tests {
             "one late renewal, seen thrice"
         );
         assert_eq!(beats([25, 110, 25, 110, 25, 110, 25], span), (span, 0));
-        assert_eq!(beats([120, 25, 120, 25], span), (Span::of(ms(300)), 1));
+        let quick = [120, 25, 120, 25, 25, 25];
+        assert_eq!(beats(quick, span), (span, 0), "one disturbance");
+        let apart = [120].into_iter().chain(std::iter::repeat_n(25, 8)).chain([120, 25]);
+        assert_eq!(beats(apart, span), (Span::of(ms(300)), 1));
         let apart = [120].into_iter().chain(std::iter::repeat_n(25, 500)).chain([120, 25]);
         assert_eq!(beats(apart, span), (span, 0), "12.5 s apart");
     }

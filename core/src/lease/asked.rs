@@ -25,6 +25,11 @@ impl Asked {
         Self { span, since: now, before: None, last: None }
     }
 
+    /// The stamp of the first HOLD that asked for what is asked for now.
+    pub(super) fn since(&self) -> Mono {
+        self.since
+    }
+
     /// Whether a HOLD was sent.
     pub(super) fn anything(&self) -> bool {
         self.last.is_some()

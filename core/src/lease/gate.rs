@@ -147,7 +147,7 @@ impl Lease {
         }
         let until = now.after(hold.promise);
         self.promise = Some(Promise { to: from, term: hold.term, seq: hold.seq, until });
-        self.follow(until, hold.hint);
+        self.follow(until, hold.promise, hold.hint);
         while let Some(void) = self.parked.take(|_| true) {
             out.push(Effect::Drop(void.ticket));
         }

@@ -15,9 +15,16 @@ pub(super) struct Pace {
     leader_heard: Mono,
     /// Who should go first, in the words of the last holder.
     hint: Option<NodeId>,
+    /// What the last holder asked for.
+    heard: Duration,
 }
 
 impl Lease {
+    /// How long promises are: this node's own, or the last holder's, if those are longer. Where messages take so long, elections do too.
+    fn promises(&self) -> Duration {
+        self.span().promise.max(self.pace.heard)
+    }
+
     /// How long this node lets others go first.
     fn stagger(&self) -> Duration {
         let timing = &self.config.timing;
@@ -42,7 +49,7 @@ impl Lease {
         let mut at = self.pace.not_before.max(promised).max(self.silent_until);
         if !self.standing.eligible {
             // It could not hold: it campaigns only where there is no leader, so that a fleet without an eligible director keeps a quiet one.
-            let leaderless = self.pace.leader_heard.after(self.config.timing.span.promise);
+            let leaderless = self.pace.leader_heard.after(self.promises());
             at = at.max(leaderless.after(self.stagger()));
         }
         Some(at)
@@ -64,7 +71,7 @@ impl Lease {
     /// Votes are asked for, after asking around or because this node was told to: those who give theirs wait for as long as a promise lasts, and a
     /// disk may take a good part of that.
     pub(super) fn wait_for_votes(&mut self, now: Mono) {
-        self.wait(now, self.retry().max(self.config.timing.span.promise / 2));
+        self.wait(now, self.retry().max(self.promises() / 2));
     }
 
     /// How long after a campaign the next one comes. A campaign voids the candidacy before it, so voters that take longer than the first wait to
@@ -72,11 +79,12 @@ impl Lease {
     fn retry(&self) -> Duration {
         let holders = self.promise.map_or(0, |promise| promise.term).max(self.config.term);
         let fruitless = self.raft.term.saturating_sub(holders).min(4);
-        self.config.timing.retry * (1 << fruitless)
+        self.config.timing.retry.max(self.promises() / 5) * (1 << fruitless)
     }
 
     /// A promise was made: nothing to do before it ends.
-    pub(super) fn follow(&mut self, until: Mono, hint: Option<NodeId>) {
+    pub(super) fn follow(&mut self, until: Mono, promise: Duration, hint: Option<NodeId>) {
+        self.pace.heard = promise;
         self.pace.hint = hint;
         self.pace.not_before = until.after(self.stagger());
     }
@@ -88,7 +96,7 @@ impl Lease {
     pub(super) fn succeed(&mut self, now: Mono, successor: Option<NodeId>) {
         self.pace.hint = successor.or(self.pace.hint);
         let wait = match successor {
-            Some(_) => self.config.timing.span.promise / 2 + self.stagger(),
+            Some(_) => self.promises() / 2 + self.stagger(),
             None => self.stagger() / 5,
         };
         self.pace.not_before = now.after(wait);
@@ -96,12 +104,12 @@ impl Lease {
 
     /// A vote was given: its winner gets the time to ask for promises.
     pub(super) fn wait_after_vote(&mut self, now: Mono) {
-        self.wait(now, self.config.timing.span.promise);
+        self.wait(now, self.promises());
     }
 
     /// A lease was lost or given up: others go first.
     pub(super) fn back_off(&mut self, now: Mono) {
-        self.wait(now, self.config.timing.span.promise * 2);
+        self.wait(now, self.promises() * 2);
     }
 
     /// A voter holds this node's request back.

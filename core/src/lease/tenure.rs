@@ -185,6 +185,7 @@ impl Lease {
         let hopeless = tenure.phase != Phase::Holding && tenure.give_up_at <= now;
         if lost || hopeless {
             let late = now.since(tenure.beat_at) > tenure.asked.span.lease / 2;
+            self.adapting.expired(tenure.term);
             if lost && late {
                 let term = tenure.term;
                 self.lost_for_lateness(term);

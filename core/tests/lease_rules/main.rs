@@ -1,6 +1,7 @@
 //! The rules of the lease machine, one by one, in both directions. Moments are milliseconds; the profile is the default one: P = 200, L = 170,
 //! a beat every 25.
 
+mod adaptive;
 mod campaigns;
 mod holder;
 mod properties;

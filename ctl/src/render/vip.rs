@@ -29,7 +29,7 @@ fn fences(attach: Attach) -> &'static [&'static str] {
         Attach::Responder => &[
             "the holder's agent reads its lease before each answer, announcement and advert",
             "no kernel answers for the VIP: an agent that is dead, stopped or cut off is silent by itself",
-            "the guard says goodbye for a dead agent, and kills one that stands still for a lease",
+            "the guard says goodbye for a dead agent, and kills one that stands still for a second, or for a lease if that is longer",
         ],
         Attach::Address => &[
             "the holder's agent reads its lease before each announcement and advert, and takes the address away before the lease ends",
@@ -39,20 +39,34 @@ fn fences(attach: Attach) -> &'static [&'static str] {
     }
 }
 
-/// For how long two machines may answer, by what happens to the holder.
-fn overlap(attach: Attach) -> &'static [&'static str] {
-    match attach {
-        Attach::Responder => &[
-            "crash, hang, partition, power loss, clocks up to 2 % apart: none",
-            "a virtual machine paused from outside: what was left of its lease, or until it hears the new holder",
-        ],
+/// For how long two machines may answer, by what happens to the holder. Without a majority that is for the policy to say.
+fn overlap(attach: Attach, policy: Policy) -> Vec<&'static str> {
+    let partition = match policy {
+        Policy::Strict => "partition, power loss, clocks up to 2 % apart: none",
+        Policy::Sticky | Policy::Vrrp => {
+            "partition that leaves a majority, power loss, clocks up to 2 % apart: none"
+        }
+    };
+    let paused = "a virtual machine paused from outside: what was left of its lease, or until it hears the new holder";
+    let own: &[&str] = match attach {
+        Attach::Responder => {
+            &["crash: none; hang: none, but for one answer that was under way when it stopped"]
+        }
         Attach::Address => &[
-            "partition, power loss, clocks up to 2 % apart: none",
             "crash: none while the guard lives; hang: none promised, it is killed after a lease",
             "crash together with the guard: until the address's lifetime ends, at most 3 s",
-            "a virtual machine paused from outside: what was left of its lease, or until it hears the new holder",
         ],
-    }
+    };
+    [&[partition], own, &[paused]].concat()
+}
+
+/// What the policy comes to in this fleet.
+fn resolved(policy: NoQuorum, status: &StatusResponse) -> (Policy, usize) {
+    let votes = |node: &&NodeStatus| {
+        node.raft == "voter" && node.roles.iter().any(|role| role == "director")
+    };
+    let directors = status.nodes.iter().filter(votes).count();
+    (Policy::of(policy, directors), directors)
 }
 
 /// How long the lease still runs, or what the group is held by without one.
@@ -72,11 +86,7 @@ fn replaced(seen: &VipStatus) -> Option<String> {
 
 /// What the fleet's policy promises without a quorum.
 fn without_quorum(policy: NoQuorum, status: &StatusResponse) -> Vec<String> {
-    let votes = |node: &&NodeStatus| {
-        node.raft == "voter" && node.roles.iter().any(|role| role == "director")
-    };
-    let directors = status.nodes.iter().filter(votes).count();
-    let resolved = Policy::of(policy, directors);
+    let (resolved, directors) = resolved(policy, status);
     let first = match (policy, resolved) {
         (NoQuorum::Auto, resolved) => {
             format!("auto: `{}`, as {directors} directors vote", resolved.name())
@@ -172,7 +182,9 @@ pub(crate) fn table(document: &Document, status: &StatusResponse, groups: &[Grou
         ("ALSO ON", Left),
     ];
     let mut text = columns(headings, &rows, "");
+    let (resolved, _) = resolved(document.fleet.no_quorum, status);
     for (vip, seen) in groups {
+        let two = overlap(vip.attach, resolved);
         text += &format!("\n{} (attach: {})\n", vip.name, vip.attach.name());
         let policy = without_quorum(document.fleet.no_quorum, status);
         let policy: Vec<&str> = policy.iter().map(String::as_str).collect();
@@ -183,7 +195,7 @@ pub(crate) fn table(document: &Document, status: &StatusResponse, groups: &[Grou
         let blocks: [(&str, &[&str]); 5] = [
             ("failover", &replaced),
             ("fences", fences(vip.attach)),
-            ("two may answer", overlap(vip.attach)),
+            ("two may answer", &two),
             ("no quorum", &policy),
             ("failback", &back),
         ];
@@ -213,6 +225,7 @@ pub(super) fn failback_tree(waiting: Option<&FailbackStatus>) -> Value {
 /// For programs.
 pub(crate) fn tree(document: &Document, status: &StatusResponse, groups: &[Group<'_>]) -> Value {
     let lines = |lines: &[&str]| texts(&lines.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let (resolved, _) = resolved(document.fleet.no_quorum, status);
     let group = |(vip, seen): &Group<'_>| {
         map([
             ("name", vip.name.as_str().into()),
@@ -225,7 +238,7 @@ pub(crate) fn tree(document: &Document, status: &StatusResponse, groups: &[Group
             ("authority", seen.authority.as_str().into()),
             ("attach", vip.attach.name().into()),
             ("fences", lines(fences(vip.attach))),
-            ("overlap", lines(overlap(vip.attach))),
+            ("overlap", lines(&overlap(vip.attach, resolved))),
             ("no_quorum", document.fleet.no_quorum.name().into()),
             ("without_quorum", texts(&without_quorum(document.fleet.no_quorum, status))),
             ("failback", failback_tree(seen.failback.as_ref())),
@@ -278,8 +291,9 @@ mod tests {
           failover        a silent holder is replaced after promises of 200 ms
           fences          the holder's agent reads its lease before each answer, announcement and advert
                           no kernel answers for the VIP: an agent that is dead, stopped or cut off is silent by itself
-                          the guard says goodbye for a dead agent, and kills one that stands still for a lease
-          two may answer  crash, hang, partition, power loss, clocks up to 2 % apart: none
+                          the guard says goodbye for a dead agent, and kills one that stands still for a second, or for a lease if that is longer
+          two may answer  partition, power loss, clocks up to 2 % apart: none
+                          crash: none; hang: none, but for one answer that was under way when it stopped
                           a virtual machine paused from outside: what was left of its lease, or until it hears the new holder
           no quorum       strict:
                           nobody answers
@@ -306,6 +320,9 @@ mod tests {
         let auto = without_quorum(NoQuorum::Auto, &status);
         assert_eq!(auto, ["auto: `strict`, as 3 directors vote", "nobody answers"]);
         assert!(without_quorum(NoQuorum::Sticky, &status)[2].contains("takes nothing"));
+        let partition = |policy| overlap(Attach::Responder, policy)[0];
+        assert!(partition(Policy::Strict).starts_with("partition, "));
+        assert!(partition(Policy::Vrrp).starts_with("partition that leaves a majority, "));
     }
 
     #[test]
