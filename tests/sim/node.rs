@@ -76,7 +76,8 @@ pub(crate) enum Forgets {
 /// What runs while the agent runs.
 pub(crate) struct Agent {
     pub(crate) lease: Lease,
-    pub(crate) effects: Effects,
+    /// Lent to each step; in a box, because it is large and steps are many.
+    pub(crate) effects: Option<Box<Effects>>,
     pub(crate) raft: Node<MemoryStore>,
     pub(crate) state: State,
     /// Waits for the lease thread to wake up.
@@ -146,7 +147,7 @@ impl Machine {
         let silent_until = self.record.unwrap_or_else(|| local.after(self.timing.promise_max));
         self.agent = Some(Agent {
             lease: Lease::new(config, silent_until),
-            effects: Effects::new(),
+            effects: None,
             raft,
             state: State::default(),
             lease_inbox: VecDeque::new(),

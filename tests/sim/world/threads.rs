@@ -41,7 +41,7 @@ impl World {
         for input in inputs {
             let machine = &mut self.machines[node];
             let agent = machine.agent.as_mut().expect("only events kill");
-            let mut effects = std::mem::take(&mut agent.effects);
+            let mut effects = agent.effects.take().unwrap_or_default();
             if let Input::Standing(standing) = &input {
                 agent.told.known = *standing;
             }
@@ -51,11 +51,11 @@ impl World {
             self.summary.longer += u64::from(now > before);
             self.summary.shorter += u64::from(now < before);
             machine.record = Some(agent.lease.bound_until());
-            for effect in &effects {
+            for effect in &*effects {
                 self.perform(node, *effect)?;
             }
             let agent = self.machines[node].agent.as_mut().expect("only events kill");
-            agent.effects = effects;
+            agent.effects = Some(effects);
         }
         let machine = &mut self.machines[node];
         let agent = machine.agent.as_mut().expect("only events kill");
