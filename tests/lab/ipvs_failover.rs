@@ -93,11 +93,20 @@ fn planned_moves_to_the_dual_role_node_and_back_lose_little_and_only_while_they_
     running.serve_answered("0s");
     let (client, prober) = (running.client(), running.prober());
     settle(&client);
+    let mut refused = 0;
     let mut windows = Vec::new();
     for _ in 0..ROUNDS {
         for to in [LVS_2.0, LVS_1.0] {
             let asked = Instant::now();
-            let _moved = running.fleet.ctl.run(&["failover", "--to", to]).succeeded();
+            // An emulated machine that is busy besides may take longer over a move than the command waits: it says so, and is asked again.
+            eventually(&format!("the VIPs move to {to}"), Duration::from_secs(30), || {
+                let run = running.fleet.ctl.run(&["failover", "--to", to]);
+                if run.code != 0 {
+                    refused += 1;
+                    pace::note(&format!("not moved to {to} at once: {}", run.err.trim()));
+                }
+                (run.code == 0).then_some(())
+            });
             windows.push(running.window(&prober, asked, to));
             running.fleet.converged();
             running.all_served();
@@ -120,6 +129,7 @@ fn planned_moves_to_the_dual_role_node_and_back_lose_little_and_only_while_they_
     ));
     let lost = lost_outside(&requests, &windows);
     assert!(lost.is_empty(), "requests were lost outside the moves: {lost:#?}");
+    assert!(refused <= ROUNDS, "{refused} of {} moves had to be asked for again", 2 * ROUNDS);
     // Half a request a move is what a table that comes too late or goes too early exceeds.
     assert!(failed <= ROUNDS, "{failed} requests failed in {} moves", 2 * ROUNDS);
 }
