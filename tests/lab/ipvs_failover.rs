@@ -104,6 +104,7 @@ fn planned_moves_to_the_dual_role_node_and_back_lose_little_and_only_while_they_
                 if run.code != 0 {
                     refused += 1;
                     pace::note(&format!("not moved to {to} at once: {}", run.err.trim()));
+                    running.fleet.tell_all();
                 }
                 (run.code == 0).then_some(())
             });

@@ -118,6 +118,14 @@ impl Fleet {
         fleet
     }
 
+    /// Prints the status and what every agent has logged, for whoever looks for the cause of something.
+    pub fn tell_all(&self) {
+        pace::note(&format!("--- status\n{}", self.ctl.run(&["status", "-o", "json"]).out));
+        for name in self.names() {
+            pace::note(&format!("--- log of {name}\n{}", self.agent(&name).logged()));
+        }
+    }
+
     /// An agent by its node's name.
     ///
     /// # Panics
