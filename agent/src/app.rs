@@ -206,6 +206,7 @@ impl Parts {
             run_dir: config.run_dir.clone(),
             voted_before: raft.voted_before,
             realtime: config.beat.realtime,
+            gate: config.beat.gate,
             guard: guard.clone(),
             inputs,
         };

@@ -445,7 +445,7 @@ mod tests {
             })
             .flatten()
             .collect::<BTreeSet<_>>();
-        assert_eq!(known.len(), 16, "{known:?}");
+        assert_eq!(known.len(), 17, "{known:?}");
         for key in known {
             assert!(keys.contains(&key), "{key} is not in deploy/config/agent.toml");
         }

@@ -50,6 +50,7 @@ struct State {
     goodbyes: BTreeMap<String, Vec<Goodbye>>,
     vips: BTreeSet<Vip>,
     services: BTreeSet<ServiceKey>,
+    gates: BTreeSet<u32>,
     /// Locked: see [`lock::show_life`].
     _life: File,
 }
@@ -76,6 +77,7 @@ impl Guard {
             goodbyes: BTreeMap::new(),
             vips: BTreeSet::new(),
             services: BTreeSet::new(),
+            gates: BTreeSet::new(),
         };
         state.start()?;
         Ok(Self { state: Arc::new(Mutex::new(state)), page })
@@ -151,6 +153,22 @@ impl Guard {
         }
     }
 
+    /// Says that the kernel itself keeps the lease's end on that interface.
+    pub fn gate(&self, ifindex: u32) {
+        let mut state = self.locked();
+        if state.gates.insert(ifindex) {
+            state.tell(Line::Gate(ifindex));
+        }
+    }
+
+    /// Says that it does not any more.
+    pub fn ungate(&self, ifindex: u32) {
+        let mut state = self.locked();
+        if state.gates.remove(&ifindex) {
+            state.tell(Line::Ungate(ifindex));
+        }
+    }
+
     /// Says which services must not outlive this process: on a dual-role node those of VIPs that it holds, elsewhere none.
     pub fn serve(&self, services: &BTreeSet<ServiceKey>) {
         let mut state = self.locked();
@@ -216,6 +234,9 @@ impl State {
         }
         for peer in self.peers.clone() {
             self.tell(Line::Peer(peer));
+        }
+        for ifindex in self.gates.clone() {
+            self.tell(Line::Gate(ifindex));
         }
         for vip in self.vips.clone() {
             self.tell(Line::Hold(vip));

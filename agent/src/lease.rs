@@ -2,6 +2,7 @@
 
 mod clock;
 mod counters;
+mod gate;
 mod group;
 mod heard;
 mod promise;
@@ -59,6 +60,8 @@ pub struct LeaseThreadConfig {
     pub voted_before: bool,
     /// Ask for `SCHED_RR` and locked memory; without permission the thread says so once and runs without.
     pub realtime: bool,
+    /// Have the kernel itself stop what is said after the lease's end, where it can.
+    pub gate: bool,
     /// Cleans up after this process; `None` only where nothing is ever held.
     pub guard: Option<Guard>,
     /// The sending end of the queue that the thread reads.
@@ -118,6 +121,10 @@ pub struct Outlook {
     pub attached: BTreeSet<IpAddr>,
     /// VIPs for which the thread answers ARP and neighbour solicitations in the kernel's place.
     pub answering: BTreeSet<IpAddr>,
+    /// Groups that are claimed, or would be, behind a deadline in the packet path.
+    pub gated: BTreeSet<String>,
+    /// Why others are not, once each.
+    pub gate_faults: BTreeSet<String>,
     /// This node holds without a lease, all groups or some.
     pub unleased: Option<Unleased>,
 }

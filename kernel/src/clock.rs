@@ -15,6 +15,16 @@ pub fn raw_now() -> Mono {
     Mono(nanos(read(ClockId::CLOCK_MONOTONIC_RAW)))
 }
 
+/// Reads `CLOCK_BOOTTIME`: time since the machine was started, with what it was suspended for, slewed by NTP.
+///
+/// # Panics
+///
+/// If the kernel is older than Linux 2.6.39.
+#[must_use]
+pub fn boot_now() -> Duration {
+    read(ClockId::CLOCK_BOOTTIME)
+}
+
 /// How long the machine has been suspended since it was started: `CLOCK_BOOTTIME` less `CLOCK_MONOTONIC`.
 ///
 /// A lease clock does not see suspension; one who compares this with an earlier reading does. The two clocks are read one after the other:

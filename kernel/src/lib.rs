@@ -5,7 +5,7 @@
 //!
 //! - the reconciler, through the trait [`Kernel`]: [`Linux`] is the real one, [`fake::FakeKernel`] keeps everything in memory and refuses
 //!   what the real one refuses, with the same error numbers; one suite of tests runs against both;
-//! - the lease thread, through [`route_socket`] and [`raw`]: blocking, pre-encoded, without allocation on the way out.
+//! - the lease thread, through [`route_socket`], [`gate`] and [`raw`]: blocking, pre-encoded, without allocation on the way out.
 //!
 //! Network namespaces: every socket, and `/proc/sys/net`, belongs to the namespace of the *thread* that opened it.
 #![warn(missing_docs)]
@@ -15,6 +15,7 @@ pub mod clock;
 mod error;
 pub mod fake;
 mod fou;
+pub mod gate;
 pub mod gateway;
 mod genl;
 pub mod ipvs;

@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "each block says why no safe wrapper does")]
 
 mod arp;
+mod bpf;
 mod page;
 mod process;
 mod solicit;
@@ -17,6 +18,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 
 pub use arp::{FrameListener, FrameSender, LinkTarget};
+pub(crate) use bpf::{
+    KEY_LEN, MapKind, SLOT_LEN, bpf_map, bpf_map_delete, bpf_map_update, bpf_program,
+};
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use nix::unistd::Pid;
@@ -85,6 +89,57 @@ fn map_words(file: &File) -> Result<&'static [AtomicU64; WORDS], Errno> {
     // SAFETY: it is never unmapped, it is aligned to a page and as long as was asked for, any bits are an `AtomicU64`, and nobody reaches it in
     // another way. The callers made the file that long, and nobody makes it shorter, without which a look at it would end the process.
     Ok(unsafe { at.cast::<[AtomicU64; WORDS]>().as_ref() })
+}
+
+/// The memory of a BPF array that was made to be shared, `words` of eight bytes from its beginning, until this process ends.
+pub(crate) fn share_map(map: BorrowedFd<'_>, words: usize) -> Result<&'static [AtomicU64], Errno> {
+    let length = NonZeroUsize::new(words * size_of::<u64>()).ok_or(Errno::EINVAL)?;
+    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: the kernel chooses where, so nothing that is there is replaced; it refuses a length beyond the map's.
+    let at = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, map, 0) }?;
+    // SAFETY: it is never unmapped, it is aligned to a page and as long as was asked for, any bits are an `AtomicU64`, and nobody in this process reaches it in
+    // another way. Closing the descriptor leaves the mapping and the map.
+    Ok(unsafe { std::slice::from_raw_parts(at.cast::<AtomicU64>().as_ptr(), words) })
+}
+
+/// `bpf(2)` with the attributes of a command; what they point to has to live across the call, and has to be as long as the command has it.
+///
+/// # Safety
+///
+/// Every pointer among the attributes points to memory that is valid for what the command does with it.
+unsafe fn bpf(command: i32, attributes: &[u64; 16]) -> Result<i32, Errno> {
+    // SAFETY: the attributes are read alone, by their length, of which the kernel wants what it does not know to be zero; the rest is the caller's. Neither nix
+    // nor libc has a wrapper.
+    let outcome = unsafe {
+        libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(attributes))
+    };
+    i32::try_from(Errno::result(outcome)?).map_err(|_| Errno::EOVERFLOW)
+}
+
+/// A command of `bpf(2)` that opens a descriptor and reads `code` and `license` alone.
+fn bpf_open(command: i32, attributes: &[u64; 16], pointed_to: &[&[u8]]) -> Result<OwnedFd, Errno> {
+    let own = |at: &u64| pointed_to.iter().any(|bytes| bytes.as_ptr() as u64 == *at);
+    debug_assert_eq!(attributes.iter().filter(|at| own(at)).count(), pointed_to.len());
+    // SAFETY: `bpf.rs` builds the attributes out of numbers and of the addresses of `pointed_to`, with their lengths; they live across the call.
+    let fd = unsafe { bpf(command, attributes) }?;
+    // SAFETY: the kernel has just opened this descriptor for us, with close-on-exec, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// `BPF_MAP_UPDATE_ELEM`, or `BPF_MAP_DELETE_ELEM` without a value, on a map of the kind [`MapKind::Guarded`].
+fn bpf_element(
+    command: i32,
+    map: BorrowedFd<'_>,
+    key: &[u8; KEY_LEN],
+    value: Option<&[u8; 4]>,
+) -> Result<(), Errno> {
+    let mut attributes = [0; 16];
+    attributes[0] = bpf::low(map.as_raw_fd().cast_unsigned());
+    attributes[1] = key.as_ptr() as u64;
+    attributes[2] = value.map_or(0, |value| value.as_ptr() as u64);
+    // SAFETY: key and value live across the call, which only reads them, and are as long as a map of
+    // that kind has them; there are no other hashes, and an array takes keys and values that are shorter or as long.
+    unsafe { bpf(command, &attributes) }.map(drop)
 }
 
 /// `sched_setscheduler(2)` of that thread of this process; 0: the calling one. Threads and processes that it starts have the ordinary schedule.

@@ -165,7 +165,8 @@ impl RouteSocket {
         }
     }
 
-    fn perform(&mut self, message: &mut [u8]) -> Result<(), Errno> {
+    /// Sends an encoded request that asks for an acknowledgement, with a sequence number of its own, and waits for it.
+    pub(crate) fn perform(&mut self, message: &mut [u8]) -> Result<(), Errno> {
         self.sequence = self.sequence.wrapping_add(1);
         message[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
         restarting(|| socket::send(self.socket.as_raw_fd(), message, MsgFlags::empty()))?;

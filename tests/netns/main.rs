@@ -9,6 +9,7 @@ mod discovery;
 mod documents;
 mod drift;
 mod failback;
+mod gate;
 mod groups;
 mod guard;
 mod holder;

@@ -7,6 +7,7 @@
 mod addresses;
 mod config;
 mod events;
+mod gate;
 mod golden;
 mod ipvs;
 mod ipvsadm;

@@ -132,6 +132,8 @@ pub struct VipStatus {
     pub holder: String,
     pub epoch: u64,
     pub promise_ms: u64,
+    pub gated: bool,
+    pub ungated_reason: String,
     pub also_on: Vec<String>,
     pub authority: String,
     pub failback: Option<FailbackStatus>,

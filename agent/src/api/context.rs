@@ -98,7 +98,8 @@ impl Context {
             Tenure::Preparing { epoch } => (false, epoch),
             Tenure::Holding { epoch } => (true, epoch),
         };
-        let unleased = self.lease.outlook.borrow().unleased.filter(|_| holding);
+        let outlook = self.lease.outlook.borrow().clone();
+        let unleased = outlook.unleased.filter(|_| holding);
         let member = applied.member(self.identity.id);
         let node = v1::NodeStatus {
             reachable: true,
@@ -125,6 +126,8 @@ impl Context {
             unleased: unleased.map(Unleased::name).unwrap_or_default().to_owned(),
             lease_remaining_ms: if holding { self.lease_remaining_ms() } else { 0 },
             promise_ms: millis(self.lease.counters.promise.get()),
+            gated: outlook.gated.into_iter().collect(),
+            ungated_reason: outlook.gate_faults.into_iter().collect::<Vec<_>>().join("; "),
             vips_attached: report.vips_attached.iter().map(ToString::to_string).collect(),
             hashed: report
                 .hashed

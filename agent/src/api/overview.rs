@@ -124,6 +124,11 @@ fn vips(state: &State, answers: &Answers) -> Vec<v1::VipStatus> {
             also_on,
             authority: holder.map(|(_, answer)| authority(answer)).unwrap_or_default(),
             failback: holder.and_then(|(_, answer)| answer.failback.clone()),
+            gated: holder.is_some_and(|(_, answer)| answer.gated.contains(&vip.name)),
+            ungated_reason: holder
+                .filter(|(_, answer)| !answer.gated.contains(&vip.name))
+                .map(|(_, answer)| answer.ungated_reason.clone())
+                .unwrap_or_default(),
         }
     };
     state.document().vips.iter().map(status).collect()

@@ -14,6 +14,8 @@ pub struct Beat {
     pub timing: Timing,
     /// Ask for `SCHED_RR`.
     pub realtime: bool,
+    /// Have the kernel stop what is said after the lease's end, where it can.
+    pub gate: bool,
 }
 
 /// The name of timing that the holder chooses by itself.
@@ -27,6 +29,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Beat> {
     let lease = section.optional("lease_ms", millis);
     let beat = section.optional("beat_ms", millis);
     let realtime = section.optional("realtime", boolean).unwrap_or(false);
+    let gate = section.optional("gate", boolean).unwrap_or(true);
     // Spans are checked against each other only where each can be read.
     let readable = section.faults() == before;
     let timing = choice.filter(|_| readable).and_then(|choice| match choice {
@@ -63,7 +66,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Beat> {
         }
     });
     section.finish();
-    Some(Beat { timing: timing?, realtime })
+    Some(Beat { timing: timing?, realtime, gate })
 }
 
 enum Choice {

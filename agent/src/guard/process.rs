@@ -14,6 +14,7 @@ use lvsmesh_core::lease::wire::{MAX_LEN, Speaker};
 use lvsmesh_core::plan::{Action, ServiceKey};
 use lvsmesh_core::time::{Mono, nanos};
 use lvsmesh_kernel::clock::raw_now;
+use lvsmesh_kernel::gate::Gate;
 use lvsmesh_kernel::raw::{
     ProcessHandle, VrrpSocket, VrrpSocketV6, favour, lock_memory, real_time,
 };
@@ -104,6 +105,9 @@ pub fn main(run_dir: &Path) -> Result<(), GuardFault> {
         relinquish(&held, &page);
     }
     left += remove_services(&held.services);
+    if left == 0 {
+        remove_gates(&held, &mut routes);
+    }
     if let Some(agent) = agent {
         // Its sockets may still be closing; who starts next, and waits for this guard, finds them gone.
         let mut ended = [PollFd::new(agent.as_fd(), PollFlags::POLLIN)];
@@ -129,6 +133,14 @@ struct Held {
     vips: BTreeSet<Vip>,
     goodbyes: BTreeMap<(String, Option<IpAddr>), Goodbye>,
     services: BTreeSet<ServiceKey>,
+    gates: BTreeSet<u32>,
+}
+
+impl Held {
+    /// Whether the kernel answers for something without the agent, and for longer than a lease.
+    fn is_answered_for(&self) -> bool {
+        self.vips.iter().any(|vip| !self.gates.contains(&vip.ifindex))
+    }
 }
 
 /// Follows one agent.
@@ -222,11 +234,11 @@ impl Watcher {
     }
 
     /// How long the agent may stand still. An address in the kernel is answered for whether the agent lives or not, and must not be for longer than a lease of that
-    /// length. Without one a standing agent is silent: there is time to tell one that hangs from one that waits for the processor.
+    /// length. Without one, or behind a gate, a standing agent is silent when its lease is over: there is time to tell one that hangs from one that waits for the processor.
     fn patience(&self, lease: Duration) -> Duration {
         /// Longer than a busy machine keeps a thread of nice -20 waiting.
         const SILENT: Duration = Duration::from_secs(1);
-        if self.held.vips.is_empty() { lease.max(SILENT) } else { lease }
+        if self.held.is_answered_for() { lease } else { lease.max(SILENT) }
     }
 
     /// Ends an agent that stands still. Its addresses go at once, before those who promised are free to elect another, and once more when it has
@@ -234,7 +246,7 @@ impl Watcher {
     fn kill(&mut self, routes: &mut RouteSocket) {
         let Some(agent) = &self.agent else { return };
         tracing::error!(
-            answers_without_it = !self.held.vips.is_empty(),
+            answers_without_it = self.held.is_answered_for(),
             "the agent holds the VIPs and its lease thread stands still; killing the agent"
         );
         if let Err(error) = agent.kill() {
@@ -295,6 +307,12 @@ impl Watcher {
             }
             Line::Drop(vip) => {
                 held.vips.remove(&vip);
+            }
+            Line::Gate(ifindex) => {
+                held.gates.insert(ifindex);
+            }
+            Line::Ungate(ifindex) => {
+                held.gates.remove(&ifindex);
             }
             Line::Goodbye(goodbye) => {
                 held.goodbyes.insert((goodbye.group.clone(), goodbye.to), goodbye);
@@ -391,6 +409,15 @@ fn remove_vips(held: &Held, routes: &mut RouteSocket) -> usize {
         }
     }
     left
+}
+
+/// Takes the gates away, when there is nothing left that they would have to keep in: whoever puts a VIP on this machine by hand is to be heard.
+fn remove_gates(held: &Held, routes: &mut RouteSocket) {
+    for &ifindex in &held.gates {
+        if let Err(error) = Gate::detach(routes, ifindex) {
+            tracing::error!(ifindex, %error, "the guard could not remove a gate");
+        }
+    }
 }
 
 /// Tells VRRP backups that are no members that nobody announces the VIPs any more.
@@ -534,6 +561,13 @@ mod tests {
         assert_eq!(watcher.patience(lease), Duration::from_secs(1));
         assert_eq!(watcher.patience(longer), longer);
         watcher.held.vips.insert(vip(1));
+        assert_eq!(watcher.patience(lease), lease);
+        watcher.heed(Line::Gate(3));
+        assert_eq!(watcher.patience(lease), Duration::from_secs(1), "the gate is silent");
+        watcher.held.vips.insert(Vip { ifindex: 4, ..vip(2) });
+        assert_eq!(watcher.patience(lease), lease, "on the other interface it answers");
+        watcher.heed(Line::Gate(4));
+        watcher.heed(Line::Ungate(3));
         assert_eq!(watcher.patience(lease), lease);
     }
 

@@ -65,6 +65,10 @@ pub enum Line {
     Hold(Vip),
     /// It is no longer.
     Drop(Vip),
+    /// What says that this machine has something leaves that interface under the lease alone: the kernel sees to it, also without the agent.
+    Gate(u32),
+    /// It does no longer.
+    Ungate(u32),
     /// From here on this group is announced there, and is to be taken back like this.
     Goodbye(Goodbye),
     /// It is not announced any more, anywhere.
@@ -97,6 +101,8 @@ impl fmt::Display for Line {
                 }
                 hex(f, advert)
             }
+            Self::Gate(ifindex) => write!(f, "gate {ifindex}"),
+            Self::Ungate(ifindex) => write!(f, "ungate {ifindex}"),
             Self::Quiet(group) => write!(f, "quiet {group}"),
             Self::Hold(Vip { ifindex, address }) => write!(f, "hold {ifindex} {address}"),
             Self::Drop(Vip { ifindex, address }) => write!(f, "drop {ifindex} {address}"),
@@ -153,6 +159,8 @@ impl FromStr for Line {
             Some("peer") => Self::Peer(word(&mut words)?),
             Some("unpeer") => Self::Unpeer(word(&mut words)?),
             Some("watch") => Self::Watch,
+            Some("gate") => Self::Gate(word(&mut words)?),
+            Some("ungate") => Self::Ungate(word(&mut words)?),
             Some("goodbye") => Self::Goodbye(goodbye(&mut words)?),
             Some("quiet") => Self::Quiet(name(&mut words)?),
             Some("hold") => Self::Hold(vip(&mut words)?),

@@ -43,6 +43,8 @@ pub struct Counters {
     pub promises_voided_by_guards: Counter,
     /// Emissions that the lease clock forbade at the last moment.
     pub withheld: Counter,
+    /// What the deadline in the packet path has stopped.
+    pub stopped: Total,
     /// Emissions that the kernel refused.
     pub emission_errors: Counter,
     /// Times that the thread lost its real-time priority for never pausing.
@@ -75,6 +77,23 @@ impl Moment {
     /// Where it is.
     pub(super) fn get(&self) -> Mono {
         Mono(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// A count that somebody else keeps.
+#[derive(Debug, Default)]
+pub struct Total(AtomicU64);
+
+impl Total {
+    pub(super) fn set(&self, to: u64) {
+        // Relaxed: it is shown, nothing is decided by it.
+        self.0.store(to, Ordering::Relaxed);
+    }
+
+    /// The count when it was last looked at.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -1,12 +1,13 @@
 //! A VIP group in the hands of the lease thread: attached or not, silent for a foreign master or not.
 
+mod view;
 mod without;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
-use lvsmesh_core::arp::Mac;
 use lvsmesh_core::lease::Lease;
 use lvsmesh_core::model::{Vip, Vrrp};
 use lvsmesh_core::time::Mono;
@@ -16,14 +17,16 @@ use lvsmesh_core::vrrp::{Advert, TTL};
 use lvsmesh_kernel::route_socket::{PreparedAddress, RouteSocket};
 use tokio::sync::watch;
 
+use self::view::Hex;
 pub(super) use self::without::Without;
+use super::Outlook;
 use super::clock::Clock;
 use super::counters::Counters;
+use super::gate::{Armed, Gates};
 use super::heard::{Oddities, Reason};
 use super::responder::Responder;
 use super::schedule::Schedule;
 use super::segment::{Said, Segment, Sighting, resolve};
-use super::{Foreign, Outlook};
 use crate::guard::Guard;
 
 /// The longest advert that is read: 255 IPv6 addresses, or 255 of IPv4 behind the longest IP header.
@@ -40,6 +43,7 @@ pub(super) struct Tools<'a> {
     pub(super) lease: &'a Lease,
     pub(super) clock: &'a Clock,
     pub(super) routes: &'a mut RouteSocket,
+    pub(super) gates: &'a mut Gates,
     pub(super) counters: &'a Counters,
     pub(super) guard: Option<&'a Guard>,
     pub(super) outlook: &'a watch::Sender<Outlook>,
@@ -48,24 +52,40 @@ pub(super) struct Tools<'a> {
 }
 
 impl Tools<'_> {
-    /// The clock is read, and the lease is asked or what holds in its place, here and nowhere earlier.
-    fn may_emit(&self, fallback: &Fallback) -> bool {
-        let now = self.clock.now();
-        let may = self.lease.may_emit(now) || fallback.may_emit(now);
-        if !may {
-            self.counters.withheld.add();
+    /// The clock is read, and the lease is asked or what holds in its place, here and nowhere earlier. What the kernel goes by is made to agree.
+    fn may_emit(&self, fallback: &Fallback, armed: Option<&Armed>) -> bool {
+        let until = self.until(fallback);
+        match (until, armed) {
+            (Some(until), Some(armed)) => self.gates.open(armed, until),
+            (Some(_), None) => {}
+            (None, _) => self.counters.withheld.add(),
         }
-        may
+        until.is_some()
+    }
+
+    /// Until when anything may be sent, if nothing happens; `None`: not even now.
+    fn until(&self, fallback: &Fallback) -> Option<Mono> {
+        /// Without a lease nobody counts on its end. It is held for as long as this thread turns, which it does at least every half lease.
+        const UNLEASED: Duration = Duration::from_secs(2);
+        let now = self.clock.now();
+        if self.lease.may_emit(now) {
+            return self.lease.lease_until();
+        }
+        fallback.may_emit(now).then(|| now.after(UNLEASED))
     }
 
     /// Takes an address off its interface. No question to the lease: this is always allowed. Those who watch for changes made by others are
-    /// told first.
-    fn remove(&mut self, address: &mut PreparedAddress) {
+    /// told first. Says whether it is gone.
+    fn remove(&mut self, address: &mut PreparedAddress) -> bool {
         let vip = address.address();
         self.outlook.send_if_modified(|outlook| outlook.attached.remove(&vip));
-        if let Err(error) = self.routes.release(address) {
-            // Its lifetime ends soon.
-            tracing::error!(%vip, %error, "a VIP could not be removed");
+        match self.routes.release(address) {
+            Ok(()) => true,
+            Err(error) => {
+                // Its lifetime ends soon.
+                tracing::error!(%vip, %error, "a VIP could not be removed");
+                false
+            }
         }
     }
 }
@@ -83,6 +103,8 @@ pub(super) struct Group {
     heard_by: Mono,
     /// While the VIP is attached.
     schedule: Option<Schedule>,
+    /// While there is a gate, and the VIP is attached or could not be taken off.
+    armed: Option<Armed>,
     /// An announcement is under way: the address that is next, and when its turn is.
     announcing: Option<(usize, Mono)>,
     /// Foreign masters that were logged.
@@ -119,6 +141,7 @@ impl Group {
             segment,
             coexist,
             schedule: None,
+            armed: None,
             announcing: None,
             logged: BTreeSet::new(),
             kin: BTreeSet::new(),
@@ -246,7 +269,7 @@ impl Group {
         if due.refresh {
             // Never due where the agent answers.
             for address in &mut segment.addresses {
-                if !tools.may_emit(&self.fallback) {
+                if !tools.may_emit(&self.fallback, self.armed.as_ref()) {
                     return;
                 }
                 match tools.routes.claim(address) {
@@ -256,7 +279,7 @@ impl Group {
             }
         }
         if due.advert {
-            if !tools.may_emit(&self.fallback) {
+            if !tools.may_emit(&self.fallback, self.armed.as_ref()) {
                 return;
             }
             match segment.advertise() {
@@ -294,7 +317,7 @@ impl Group {
                 self.announcing = Some((index, free));
                 break;
             }
-            if !tools.may_emit(&self.fallback) {
+            if !tools.may_emit(&self.fallback, self.armed.as_ref()) {
                 break;
             }
             match segment.announce(index) {
@@ -325,7 +348,7 @@ impl Group {
             let sent = match responder.next(&mut budget) {
                 Ok(None) => break,
                 Ok(Some(answer)) => {
-                    if !tools.may_emit(&self.fallback) {
+                    if !tools.may_emit(&self.fallback, self.armed.as_ref()) {
                         return;
                     }
                     responder.send(&answer)
@@ -487,7 +510,7 @@ impl Group {
     /// Asks who has the addresses that adverts name, all of which a foreign master has or none.
     fn ask(&mut self, advert: bool, tools: &mut Tools<'_>) {
         let Ok(segment) = &self.segment else { return };
-        if advert && tools.may_emit(&self.fallback) {
+        if advert && tools.may_emit(&self.fallback, self.armed.as_ref()) {
             match segment.advertise() {
                 Ok(()) => tools.counters.adverts_sent.add(),
                 Err(error) => {
@@ -496,7 +519,7 @@ impl Group {
             }
         }
         for address in self.vip.advertised() {
-            if !tools.may_emit(&self.fallback) {
+            if !tools.may_emit(&self.fallback, self.armed.as_ref()) {
                 return;
             }
             if let Err(error) = segment.ask(*address) {
@@ -512,6 +535,8 @@ impl Group {
             guard.hold(segment.held());
             guard.announced(&self.vip.name, segment.farewell(&self.vip));
         }
+        let (ifindex, things) = (segment.interface.index, segment.claims(&self.vip));
+        self.armed = tools.gates.arm(self.armed.take(), ifindex, things, tools.guard);
         let now = tools.clock.now();
         let (interval, garp) = (self.vip.vrrp.advert_interval, self.vip.garp);
         let refreshing = segment.responder.is_none();
@@ -531,6 +556,10 @@ impl Group {
         if self.schedule.take().is_none() {
             return;
         }
+        // First: from here on the kernel lets nothing more out.
+        if let Some(armed) = &self.armed {
+            tools.gates.close(armed);
+        }
         if let Some(guard) = tools.guard {
             guard.quiet(&self.vip.name);
         }
@@ -546,16 +575,54 @@ impl Group {
             outlook.answering.retain(|address| !vips.contains(address));
             outlook.answering.len() != before
         });
+        self.disarm(tools);
+    }
+
+    /// Nothing of the group is left that could be said.
+    fn disarm(&mut self, tools: &mut Tools<'_>) {
+        if let Some(armed) = self.armed.take() {
+            tools.gates.disarm(armed);
+        }
+    }
+
+    /// Moves the kernel's deadline to where the lease ends now.
+    pub(super) fn keep_open(&self, tools: &Tools<'_>) {
+        if let Some(armed) = self.armed.as_ref().filter(|_| self.is_attached())
+            && let Some(until) = tools.until(&self.fallback)
+        {
+            tools.gates.open(armed, until);
+        }
+    }
+
+    /// Puts the gate before the group's interface, where there is one.
+    pub(super) fn prepare(&self, tools: &mut Tools<'_>) {
+        if let Ok(segment) = &self.segment {
+            tools.gates.prepare(segment.interface.index, tools.routes, tools.guard);
+        }
+    }
+
+    /// Index of its interface.
+    pub(super) fn ifindex(&self) -> Option<u32> {
+        self.segment.as_ref().ok().map(|segment| segment.interface.index)
+    }
+
+    pub(super) fn armed(&self) -> Option<&Armed> {
+        self.armed.as_ref()
     }
 
     /// Takes the group's addresses off its interface, whoever put them there.
     pub(super) fn clear(&mut self, tools: &mut Tools<'_>) {
         let Ok(segment) = &mut self.segment else { return };
+        let mut gone = true;
         for address in &mut segment.addresses {
-            tools.remove(address);
+            gone &= tools.remove(address);
         }
         if let Some(guard) = tools.guard {
             guard.drop(segment.held());
+        }
+        // What is still there is answered for, and must not be.
+        if gone {
+            self.disarm(tools);
         }
     }
 
@@ -581,6 +648,7 @@ impl Group {
             return;
         }
         if let (Ok(before), Ok(after)) = (&mut old.segment, &self.segment) {
+            self.armed = tools.gates.succeed(self.armed.take(), old.armed.take());
             let kept: BTreeSet<_> = after.held().collect();
             let gone: Vec<_> = before.held().filter(|held| !kept.contains(held)).collect();
             for address in &mut before.addresses {
@@ -597,74 +665,5 @@ impl Group {
             old.schedule = None;
         }
         old.detach(tools);
-    }
-
-    /// Adds what an operator should know.
-    pub(super) fn describe(&self, now: Mono, outlook: &mut Outlook) {
-        outlook.faults.extend(self.segment.as_ref().err().cloned());
-        let trouble = self.trouble.as_ref().filter(|_| self.is_attached());
-        outlook.faults.extend(trouble.map(|trouble| format!("vips/{}: {trouble}", self.vip.name)));
-        outlook.faults.extend(self.oddities.lines(now, &self.vip.name));
-        outlook.faults.extend(self.standing(now));
-        self.describe_without(now, outlook);
-        if let Some(foreign) = self.coexist.foreign(now).filter(|foreign| !foreign.member) {
-            outlook.foreign.push(Foreign {
-                vip: self.vip.name.clone(),
-                source: foreign.source,
-                priority: foreign.priority,
-                yielding: self.coexist.state() == State::Yielding,
-            });
-        }
-        if self.is_attached() {
-            let by_agent = self.segment.as_ref().is_ok_and(|segment| segment.responder.is_some());
-            let which = if by_agent { &mut outlook.answering } else { &mut outlook.attached };
-            which.extend(&self.vip.addresses);
-        }
-    }
-
-    /// What keeps it from being seen, or heard, one line each.
-    fn standing(&self, now: Mono) -> Vec<String> {
-        let group = &self.vip.name;
-        let mut lines = Vec::new();
-        if let Ok(segment) = &self.segment
-            && segment.is_alone()
-        {
-            lines.push(format!(
-                "vips/{group}: adverts go to nobody: no other director has an address of their family, and `unicast_peers` names none"
-            ));
-        }
-        if let Some(sighting) = self.sighting.filter(|_| self.coexist.is_occupied()) {
-            let Sighting { address, mac } = sighting;
-            lines.push(format!(
-                "vips/{group}: {} answers for {address} and does not advertise it; claiming nothing until it stops",
-                Hex(mac)
-            ));
-        }
-        if self.coexist.state() == State::Contesting {
-            lines.push(format!(
-                "vips/{group}: contesting: adverts alone until the foreign master gives up"
-            ));
-        }
-        if let Some(source) = self.coexist.unimpressed()
-            && self.coexist.foreign(now).is_some_and(|foreign| foreign.source == source)
-        {
-            let why = self
-                .oddities
-                .of(source)
-                .unwrap_or("its configuration and this group's seem to be alike; look at its log");
-            lines
-                .push(format!("vips/{group}: {source} does not give way to higher adverts: {why}"));
-        }
-        lines
-    }
-}
-
-/// A hardware address as people write it.
-struct Hex(Mac);
-
-impl std::fmt::Display for Hex {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [a, b, c, d, e, last] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{last:02x}")
     }
 }

@@ -10,6 +10,7 @@ use lvsmesh_core::ndp;
 use lvsmesh_core::plan::Sysctl;
 use lvsmesh_core::vrrp::fallback::Policy;
 use lvsmesh_core::vrrp::{Advert, group};
+use lvsmesh_kernel::gate::Guarded;
 use lvsmesh_kernel::gateway::gateways;
 use lvsmesh_kernel::raw::{
     FrameListener, FrameSender, LinkTarget, Received, VrrpSocket, VrrpSocketV6,
@@ -246,6 +247,16 @@ impl Segment {
         attached
             .iter()
             .map(|prepared| guard::Vip { ifindex: prepared.ifindex(), address: prepared.address() })
+    }
+
+    /// What the group says it has while it is claimed.
+    pub(super) fn claims(&self, vip: &Vip) -> BTreeSet<Guarded> {
+        let router = Guarded::Router {
+            ifindex: self.interface.index,
+            vrid: vip.vrrp.vrid,
+            ipv6: self.interface.source.is_ipv6(),
+        };
+        vip.addresses.iter().map(|address| Guarded::Address(*address)).chain([router]).collect()
     }
 
     /// The sockets to wait for, whether the group is claimed or not.

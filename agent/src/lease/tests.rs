@@ -218,6 +218,7 @@ impl Holder {
             run_dir: run_dir.path().to_owned(),
             voted_before: false,
             realtime: false,
+            gate: false,
             guard: None,
             inputs,
         };

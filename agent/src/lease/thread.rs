@@ -3,6 +3,7 @@
 //! Everything that is sent or put on an interface leaves through here, and the lease is asked, with the clock just read, before each of them.
 //! Nothing here waits for a disk, a name, a script or another thread.
 
+mod groups;
 mod without;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +19,7 @@ use lvsmesh_core::lease::wire::{MAX_LEN, Speaker};
 use lvsmesh_core::lease::{
     Effect, Effects, Input, Lease, LeaseConfig, Loss, Message, Span, Standing, Timing,
 };
-use lvsmesh_core::model::{NodeId, Vip};
+use lvsmesh_core::model::NodeId;
 use lvsmesh_core::time::{Mono, nanos};
 use lvsmesh_core::vrrp::fallback;
 use lvsmesh_kernel::route_socket::RouteSocket;
@@ -26,6 +27,7 @@ use lvsmesh_kernel::wait::{self, PollFd, PollFlags};
 use tokio::sync::watch;
 
 use super::clock::Clock;
+use super::gate::Gates;
 use super::group::{Group, Tools, Without};
 use super::promise::{Bound, FILE, PromiseRecord};
 use super::realtime::{self, Favoured};
@@ -42,6 +44,9 @@ const AT_ONCE: usize = 64;
 
 /// At least this often the thread looks at suspends, interfaces and foreign masters that have fallen silent.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// An operator may remove the gate with what it hangs on. No netlink event tells this thread.
+const RENEW: Duration = Duration::from_secs(30);
 
 /// A deadline in the past twice in a row, with nothing to read, is a fault; at real-time priority it would stop the machine.
 const BREATH: Duration = Duration::from_millis(1);
@@ -111,6 +116,7 @@ struct Thread {
     /// When the last announcement went out on an interface.
     announced: BTreeMap<u32, Mono>,
     routes: RouteSocket,
+    gates: Gates,
     guard: Option<Guard>,
     /// Where the guard sees that this thread is alive, and what there is to relinquish if it is not.
     page: Option<Page>,
@@ -132,6 +138,8 @@ struct Thread {
     leftovers: bool,
     /// When to look at what makes no noise.
     look_at: Mono,
+    /// When to look whether the gate is still where it was put.
+    renew_at: Mono,
     /// Since when the thread is to end.
     stopping: Option<Mono>,
     /// Turns in a row that came too early for anything to do.
@@ -192,6 +200,7 @@ impl Thread {
             timing: config.timing,
             effects: Effects::new(),
             look_at: clock.now(),
+            renew_at: clock.now().after(RENEW),
             clock,
             seal: Seal::new(&config.fleet, config.own, incarnation, &config.key),
             socket,
@@ -209,6 +218,7 @@ impl Thread {
             groups: vec![],
             announced: BTreeMap::new(),
             routes,
+            gates: Gates::load(config.gate),
             guard: config.guard,
             holding: false,
             unsaid: None,
@@ -227,6 +237,10 @@ impl Thread {
         // Whatever led here, nothing may stay.
         self.with_groups(Group::resign);
         self.let_go(false, false);
+        // What could not be taken off the interfaces stays silent.
+        if self.groups.iter().all(|group| group.armed().is_none()) {
+            self.gates.remove(&mut self.routes, self.guard.as_ref());
+        }
     }
 
     /// Takes in everything there is, then does everything that is due.
@@ -264,6 +278,7 @@ impl Thread {
         self.wake();
         self.settle();
         self.prefer();
+        self.with_groups(|group, tools| group.keep_open(tools));
         self.finish();
     }
 
@@ -516,6 +531,7 @@ impl Thread {
             lease: &self.lease,
             clock: &self.clock,
             routes: &mut self.routes,
+            gates: &mut self.gates,
             counters: &self.counters,
             guard: self.guard.as_ref(),
             outlook: &self.outlook,
@@ -545,92 +561,11 @@ impl Thread {
         }
     }
 
-    /// Looks at what makes no noise: interfaces that came or changed, foreign masters that fell silent.
-    fn look(&mut self) {
-        let now = self.clock.now();
-        if now < self.look_at {
-            return;
-        }
-        self.look_at = now.after(LOOK);
-        let vips = all_vips(self.groups.iter().map(|group| &group.vip));
-        let outdated: Vec<usize> = (0..self.groups.len())
-            .filter(|index| self.groups[*index].is_outdated(&vips, &self.without))
-            .collect();
-        for index in outdated {
-            let vip = self.groups[index].vip.clone();
-            let new = Group::new(vip, &vips, &self.directors, &self.without, now);
-            let mut old = std::mem::replace(&mut self.groups[index], new);
-            self.succeed(index, &mut old);
-        }
-        self.publish();
-    }
-
-    /// Takes new VIP groups from the applied state. What stays the same is not touched.
-    fn replace(&mut self, vips: Vec<Vip>) {
-        if self.groups.iter().map(|group| &group.vip).eq(&vips) {
-            return;
-        }
-        let (all, now) = (all_vips(&vips), self.clock.now());
-        let mut old: BTreeMap<String, Group> =
-            self.groups.drain(..).map(|group| (group.vip.name.clone(), group)).collect();
-        for vip in vips {
-            match old.remove(&vip.name) {
-                Some(group) if group.vip == vip => self.groups.push(group),
-                Some(mut before) => {
-                    self.groups.push(Group::new(vip, &all, &self.directors, &self.without, now));
-                    self.succeed(self.groups.len() - 1, &mut before);
-                }
-                None => {
-                    self.groups.push(Group::new(vip, &all, &self.directors, &self.without, now));
-                    self.join(self.groups.len() - 1);
-                }
-            }
-        }
-        let mut gone: Vec<Group> = old.into_values().collect();
-        std::mem::swap(&mut self.groups, &mut gone);
-        self.with_groups(|group, tools| group.lost(true, tools));
-        self.groups = gone;
-        self.leftovers = false;
-        self.keep_bound(Mono(0), self.holding);
-        for fault in self.groups.iter().filter_map(Group::fault) {
-            tracing::warn!(%fault, "a VIP group cannot be claimed here");
-        }
-        self.publish();
-    }
-
-    fn succeed(&mut self, index: usize, old: &mut Group) {
-        self.with_group(index, |group, tools| group.succeed(old, tools));
-        self.join(index);
-    }
-
-    /// A group that is new under a lease that is held.
-    fn join(&mut self, index: usize) {
-        let (leased, leftovers) = (self.leased, self.leftovers);
-        let alone = self.is_alone();
-        self.with_group(index, |group, tools| {
-            if leased {
-                group.acquired(alone, tools);
-            } else if leftovers {
-                group.clear(tools);
-            }
-        });
-    }
-
-    fn with_group(&mut self, index: usize, mut act: impl FnMut(&mut Group, &mut Tools<'_>)) {
-        let mut at = 0;
-        self.with_groups(|group, tools| {
-            if at == index {
-                act(group, tools);
-            }
-            at += 1;
-        });
-    }
-
     fn publish(&mut self) {
         let now = self.clock.now();
         let mut seen = Outlook::default();
         for group in &self.groups {
-            group.describe(now, &mut seen);
+            group.describe(now, &self.gates, &mut seen);
         }
         self.outlook.send_if_modified(|outlook| {
             let changed = *outlook != seen;
@@ -677,8 +612,4 @@ impl Thread {
         });
         self.restless = early && ready == 0;
     }
-}
-
-fn all_vips<'a>(vips: impl IntoIterator<Item = &'a Vip>) -> BTreeSet<IpAddr> {
-    vips.into_iter().flat_map(|vip| vip.addresses.iter().copied()).collect()
 }

@@ -115,6 +115,7 @@ const MEASURES: &[Measure] = &[
     counter("lease.releases", "Times that this node ceased to be holder", |s| one(s.lease.counters.releases.get())),
     counter("lease.promises_voided", "Promises to holders that ended early because the holder or its guard had stopped", |s| one(s.lease.counters.promises_voided.get())),
     counter("lease.promises_voided_by_guards", "Those of them of which a guard said so, for an agent that had died", |s| one(s.lease.counters.promises_voided_by_guards.get())),
+    counter("lease.stopped", "Packets that said too late that this node has a VIP, and that the deadline in the packet path has stopped", |s| one(s.lease.counters.stopped.get())),
     counter("lease.demotions", "Times that the lease thread lost its real-time priority because it computed for too long without a pause", |s| one(s.lease.counters.demotions.get())),
     counter("lease.withheld", "Emissions that the lease clock forbade at the last moment", |s| one(s.lease.counters.withheld.get())),
     counter("lease.emission_errors", "Emissions that the kernel refused", |s| one(s.lease.counters.emission_errors.get())),

@@ -167,6 +167,8 @@ pub(crate) fn tree(status: &StatusResponse) -> Value {
             ("also_on", texts(&vip.also_on)),
             ("authority", text(&vip.authority)),
             ("failback", failback_tree(vip.failback.as_ref())),
+            ("gated", Value::Bool(vip.gated)),
+            ("ungated_reason", text(&vip.ungated_reason)),
         ])
     };
     let real_server = |real_server: &RealServerStatus| {

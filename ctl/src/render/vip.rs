@@ -24,23 +24,35 @@ pub(crate) fn groups<'a>(
 }
 
 /// What keeps a holder silent whose lease is over, the innermost first.
-fn fences(attach: Attach) -> &'static [&'static str] {
-    match attach {
-        Attach::Responder => &[
+fn fences(attach: Attach, seen: &VipStatus) -> Vec<String> {
+    let gate = if seen.gated {
+        Some("the holder's kernel stops every answer, announcement and advert from the lease's end on, with the agent or without it".to_owned())
+    } else {
+        (!seen.ungated_reason.is_empty())
+            .then(|| format!("no deadline in the packet path: {}", seen.ungated_reason))
+    };
+    let others: &[&str] = match (attach, seen.gated) {
+        (Attach::Responder, _) => &[
             "the holder's agent reads its lease before each answer, announcement and advert",
             "no kernel answers for the VIP: an agent that is dead, stopped or cut off is silent by itself",
             "the guard says goodbye for a dead agent, and kills one that stands still for a second, or for a lease if that is longer",
         ],
-        Attach::Address => &[
+        (Attach::Address, true) => &[
+            "the holder's agent reads its lease before each announcement and advert, and takes the address away before the lease ends",
+            "the guard takes the address away for a dead agent, and kills one that stands still for a second, or for a lease if that is longer",
+            "the address's lifetime: 2 s, renewed twice a second",
+        ],
+        (Attach::Address, false) => &[
             "the holder's agent reads its lease before each announcement and advert, and takes the address away before the lease ends",
             "the guard takes the address away for a dead agent, and kills one that stands still for a lease",
             "the address's lifetime: 2 s, renewed twice a second",
         ],
-    }
+    };
+    gate.into_iter().chain(others.iter().map(ToString::to_string)).collect()
 }
 
 /// For how long two machines may answer, by what happens to the holder. Without a majority that is for the policy to say.
-fn overlap(attach: Attach, policy: Policy) -> Vec<&'static str> {
+fn overlap(attach: Attach, gated: bool, policy: Policy) -> Vec<&'static str> {
     let partition = match policy {
         Policy::Strict => "partition, power loss, clocks up to 2 % apart: none",
         Policy::Sticky | Policy::Vrrp => {
@@ -48,11 +60,14 @@ fn overlap(attach: Attach, policy: Policy) -> Vec<&'static str> {
         }
     };
     let paused = "a virtual machine paused from outside: what was left of its lease, or until it hears the new holder";
-    let own: &[&str] = match attach {
-        Attach::Responder => {
+    let own: &[&str] = match (attach, gated) {
+        (Attach::Responder | Attach::Address, true) => {
+            &["crash, with the guard or alone: none; hang: none"]
+        }
+        (Attach::Responder, false) => {
             &["crash: none; hang: none, but for one answer that was under way when it stopped"]
         }
-        Attach::Address => &[
+        (Attach::Address, false) => &[
             "crash: none while the guard lives; hang: none promised, it is killed after a lease",
             "crash together with the guard: until the address's lifetime ends, at most 3 s",
         ],
@@ -184,7 +199,9 @@ pub(crate) fn table(document: &Document, status: &StatusResponse, groups: &[Grou
     let mut text = columns(headings, &rows, "");
     let (resolved, _) = resolved(document.fleet.no_quorum, status);
     for (vip, seen) in groups {
-        let two = overlap(vip.attach, resolved);
+        let two = overlap(vip.attach, seen.gated, resolved);
+        let fences = fences(vip.attach, seen);
+        let fences: Vec<&str> = fences.iter().map(String::as_str).collect();
         text += &format!("\n{} (attach: {})\n", vip.name, vip.attach.name());
         let policy = without_quorum(document.fleet.no_quorum, status);
         let policy: Vec<&str> = policy.iter().map(String::as_str).collect();
@@ -194,7 +211,7 @@ pub(crate) fn table(document: &Document, status: &StatusResponse, groups: &[Grou
         let replaced: Vec<&str> = replaced.iter().map(String::as_str).collect();
         let blocks: [(&str, &[&str]); 5] = [
             ("failover", &replaced),
-            ("fences", fences(vip.attach)),
+            ("fences", &fences),
             ("two may answer", &two),
             ("no quorum", &policy),
             ("failback", &back),
@@ -237,8 +254,9 @@ pub(crate) fn tree(document: &Document, status: &StatusResponse, groups: &[Group
             ("also_on", texts(&seen.also_on)),
             ("authority", seen.authority.as_str().into()),
             ("attach", vip.attach.name().into()),
-            ("fences", lines(fences(vip.attach))),
-            ("overlap", lines(&overlap(vip.attach, resolved))),
+            ("fences", texts(&fences(vip.attach, seen))),
+            ("overlap", lines(&overlap(vip.attach, seen.gated, resolved))),
+            ("gated", Value::Bool(seen.gated)),
             ("no_quorum", document.fleet.no_quorum.name().into()),
             ("without_quorum", texts(&without_quorum(document.fleet.no_quorum, status))),
             ("failback", failback_tree(seen.failback.as_ref())),
@@ -276,6 +294,8 @@ mod tests {
             also_on: vec![],
             authority: if holder.is_empty() { String::new() } else { "lease".into() },
             failback: None,
+            gated: false,
+            ungated_reason: String::new(),
         };
         StatusResponse { vips: vec![vip], ..StatusResponse::default() }
     }
@@ -320,7 +340,7 @@ mod tests {
         let auto = without_quorum(NoQuorum::Auto, &status);
         assert_eq!(auto, ["auto: `strict`, as 3 directors vote", "nobody answers"]);
         assert!(without_quorum(NoQuorum::Sticky, &status)[2].contains("takes nothing"));
-        let partition = |policy| overlap(Attach::Responder, policy)[0];
+        let partition = |policy| overlap(Attach::Responder, false, policy)[0];
         assert!(partition(Policy::Strict).starts_with("partition, "));
         assert!(partition(Policy::Vrrp).starts_with("partition that leaves a majority, "));
     }
@@ -361,6 +381,30 @@ mod tests {
             failback(policy, Some(&waiting("time", 41_001, ""))),
             "delayed: to a preferred director that has been fit for 1m; failback to lvs-1 in 42 s"
         );
+    }
+
+    #[test]
+    fn a_gate_promises_the_same_for_both_ways_to_attach() {
+        let mut status = status("lvs-1");
+        status.vips[0].gated = true;
+        for attach in ["responder", "address"] {
+            let document = document(attach);
+            let text = table(&document, &status, &groups(&document, &status, None));
+            for line in [
+                "fences          the holder's kernel stops every answer, announcement and advert from the lease's end on",
+                "crash, with the guard or alone: none; hang: none\n",
+                "kills one that stands still for a second, or for a lease",
+            ] {
+                assert!(text.contains(line), "{attach}: {text}");
+            }
+        }
+        status.vips[0].gated = false;
+        status.vips[0].ungated_reason = "`beat.gate` is false".into();
+        let document = document("address");
+        let text = table(&document, &status, &groups(&document, &status, None));
+        let line = "fences          no deadline in the packet path: `beat.gate` is false";
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("kills one that stands still for a lease\n"), "{text}");
     }
 
     #[test]

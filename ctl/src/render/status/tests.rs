@@ -42,6 +42,8 @@ fn reference() -> StatusResponse {
             epoch: 3,
             lease_remaining_ms: 163,
             promise_ms: 200,
+            gated: true,
+            ungated_reason: String::new(),
             also_on: vec![],
             authority: "lease".into(),
             failback: None,

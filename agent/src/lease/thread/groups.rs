@@ -1,0 +1,112 @@
+//! Which groups there are, and on which interfaces: from the applied state, and as interfaces come and go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use lvsmesh_core::model::Vip;
+use lvsmesh_core::time::Mono;
+
+use super::super::group::{Group, Tools};
+use super::{LOOK, RENEW, Thread};
+
+impl Thread {
+    /// Looks at what makes no noise: interfaces that came or changed, foreign masters that fell silent.
+    pub(super) fn look(&mut self) {
+        let now = self.clock.now();
+        if now < self.look_at {
+            return;
+        }
+        self.look_at = now.after(LOOK);
+        let vips = all_vips(self.groups.iter().map(|group| &group.vip));
+        let outdated: Vec<usize> = (0..self.groups.len())
+            .filter(|index| self.groups[*index].is_outdated(&vips, &self.without))
+            .collect();
+        for index in outdated {
+            let vip = self.groups[index].vip.clone();
+            let new = Group::new(vip, &vips, &self.directors, &self.without, now);
+            let mut old = std::mem::replace(&mut self.groups[index], new);
+            self.succeed(index, &mut old);
+        }
+        if now >= self.renew_at {
+            self.renew();
+        }
+        self.counters.stopped.set(self.gates.stopped());
+        self.publish();
+    }
+
+    /// Sees to it that the gate is before the groups' interfaces, and before no others.
+    fn renew(&mut self) {
+        self.renew_at = self.clock.now().after(RENEW);
+        let used = self.groups.iter().filter_map(Group::ifindex).collect();
+        self.gates.renew(&used, &mut self.routes, self.guard.as_ref());
+    }
+
+    /// Takes new VIP groups from the applied state. What stays the same is not touched.
+    pub(super) fn replace(&mut self, vips: Vec<Vip>) {
+        if self.groups.iter().map(|group| &group.vip).eq(&vips) {
+            return;
+        }
+        let (all, now) = (all_vips(&vips), self.clock.now());
+        let mut old: BTreeMap<String, Group> =
+            self.groups.drain(..).map(|group| (group.vip.name.clone(), group)).collect();
+        for vip in vips {
+            match old.remove(&vip.name) {
+                Some(group) if group.vip == vip => self.groups.push(group),
+                Some(mut before) => {
+                    self.groups.push(Group::new(vip, &all, &self.directors, &self.without, now));
+                    self.succeed(self.groups.len() - 1, &mut before);
+                }
+                None => {
+                    self.groups.push(Group::new(vip, &all, &self.directors, &self.without, now));
+                    self.join(self.groups.len() - 1);
+                }
+            }
+        }
+        let mut gone: Vec<Group> = old.into_values().collect();
+        std::mem::swap(&mut self.groups, &mut gone);
+        self.with_groups(|group, tools| group.lost(true, tools));
+        self.groups = gone;
+        self.renew();
+        self.leftovers = false;
+        self.keep_bound(Mono(0), self.holding);
+        for fault in self.groups.iter().filter_map(Group::fault) {
+            tracing::warn!(%fault, "a VIP group cannot be claimed here");
+        }
+        self.publish();
+    }
+
+    fn succeed(&mut self, index: usize, old: &mut Group) {
+        self.with_group(index, |group, tools| group.succeed(old, tools));
+        self.join(index);
+    }
+
+    /// A group that is new under a lease that is held.
+    fn join(&mut self, index: usize) {
+        let (leased, leftovers) = (self.leased, self.leftovers);
+        let alone = self.is_alone();
+        self.with_group(index, |group, tools| {
+            // Before the gate that an earlier run has left, and that keeps them silent, is replaced.
+            if leftovers && !leased {
+                group.clear(tools);
+            }
+            group.prepare(tools);
+            if leased {
+                group.acquired(alone, tools);
+            }
+        });
+    }
+
+    fn with_group(&mut self, index: usize, mut act: impl FnMut(&mut Group, &mut Tools<'_>)) {
+        let mut at = 0;
+        self.with_groups(|group, tools| {
+            if at == index {
+                act(group, tools);
+            }
+            at += 1;
+        });
+    }
+}
+
+fn all_vips<'a>(vips: impl IntoIterator<Item = &'a Vip>) -> BTreeSet<IpAddr> {
+    vips.into_iter().flat_map(|vip| vip.addresses.iter().copied()).collect()
+}
