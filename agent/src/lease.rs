@@ -229,6 +229,13 @@ pub enum Order {
     Directors(Vec<BTreeSet<IpAddr>>),
     /// What is done without a quorum.
     WithoutQuorum(WithoutQuorum),
+    /// The gate is before that interface, or why it is not.
+    Gate {
+        /// Index of the interface.
+        ifindex: u32,
+        /// Why not, in one line.
+        outcome: Result<(), String>,
+    },
     /// Someone took a VIP off its interface, or a link changed: if this node holds, put everything back at once.
     Refresh,
     /// Give up what is held and end the thread.

@@ -5,7 +5,7 @@
 //! nobody: it holds for an agent that is stopped, for one that was stopped between its look at the clock and the `send`, and for an address that the kernel answers for
 //! by itself. What comes in, and what is sent from the address otherwise, goes on.
 //!
-//! It stays when the process ends: an address may have stayed, too. Whoever takes that away takes the program away as well ([`Gate::detach`]).
+//! It stays when the process ends: an address may have stayed, too. Whoever takes that away takes the program away as well ([`Program::detach`]).
 //! Needs CAP_BPF beside CAP_NET_ADMIN, Linux 5.8 and its `cls_bpf` and `sch_ingress`.
 
 mod program;
@@ -13,6 +13,7 @@ mod tc;
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lvsmesh_core::time::{Mono, nanos};
@@ -27,8 +28,8 @@ use crate::route_socket::RouteSocket;
 
 /// So many slots there are: a page of memory.
 const SLOTS: u32 = 256;
-/// So many addresses and routers can be guarded at a time.
-const MOST_GUARDED: u32 = 65_536;
+/// So many addresses and routers can be guarded at a time. Before Linux 5.11 each counts as locked memory from the beginning.
+const MOST_GUARDED: u32 = 4_096;
 
 /// What a key of the map of guarded things says it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,7 @@ enum Kind {
 }
 
 impl Kind {
+    /// As the program sets it: eight bytes out of a positive number of four.
     fn number(self) -> i32 {
         match self {
             Self::Ipv4 => 4,
@@ -53,8 +55,13 @@ impl Kind {
 /// Something that a machine can claim to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Guarded {
-    /// An address, on whatever interface.
-    Address(IpAddr),
+    /// An address, on whatever interface; one of a link (`fe80::/10`), on that one.
+    Address {
+        /// The address.
+        address: IpAddr,
+        /// Index of the interface, which counts for a link's addresses alone: others may be on several links and are different ones there.
+        ifindex: u32,
+    },
     /// A VRRP virtual router: adverts of it, but those that give it up.
     Router {
         /// Index of the interface that they leave by.
@@ -71,12 +78,21 @@ impl Guarded {
     fn key(self) -> [u8; KEY_LEN] {
         let mut key = [0; KEY_LEN];
         let mut put = |kind: Kind, body: &[u8]| {
-            key[..4].copy_from_slice(&kind.number().to_ne_bytes());
-            key[4..4 + body.len()].copy_from_slice(body);
+            key[..8].copy_from_slice(&i64::from(kind.number()).to_ne_bytes());
+            key[8..8 + body.len()].copy_from_slice(body);
         };
         match self {
-            Self::Address(IpAddr::V4(address)) => put(Kind::Ipv4, &address.octets()),
-            Self::Address(IpAddr::V6(address)) => put(Kind::Ipv6, &address.octets()),
+            Self::Address { address: IpAddr::V4(address), .. } => {
+                put(Kind::Ipv4, &address.octets());
+            }
+            Self::Address { address: IpAddr::V6(address), ifindex } => {
+                let mut body = address.octets();
+                if address.is_unicast_link_local() {
+                    // Bits 32 to 63, which are zero (RFC 4291 §2.5.6).
+                    body[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+                }
+                put(Kind::Ipv6, &body);
+            }
             Self::Router { ifindex, vrid, ipv6 } => {
                 let kind = if ipv6 { Kind::RouterV6 } else { Kind::Router };
                 let [a, b, c, d] = ifindex.to_ne_bytes();
@@ -88,16 +104,49 @@ impl Guarded {
 }
 
 /// One deadline, and how much it has stopped.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(u32);
 
 /// The program and its memory.
 #[derive(Debug)]
 pub struct Gate {
     guarded: OwnedFd,
-    program: OwnedFd,
+    program: Arc<Program>,
     words: &'static [AtomicU64],
     free: Vec<u32>,
+}
+
+/// The program alone: attaching it may have the kernel load modules, which takes as long as it takes.
+#[derive(Debug)]
+pub struct Program(OwnedFd);
+
+impl Program {
+    /// Lets what leaves that interface through the program, in place of an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` without such an interface, `EPERM` without CAP_NET_ADMIN, `ENOENT` where the kernel has no `clsact` or no `cls_bpf`, `EINVAL` where a
+    /// queueing discipline `ingress` is in the way, `EAGAIN` if no answer came in time.
+    pub fn attach(&self, routes: &mut RouteSocket, ifindex: u32) -> Result<(), KernelError> {
+        let refused = |errno| {
+            KernelError::refused(
+                "attach",
+                format!("the gate to the interface with index {ifindex}"),
+                errno,
+            )
+        };
+        let index = i32::try_from(ifindex).map_err(|_| refused(Errno::ENODEV))?;
+        tc::attach(routes, index, self.0.as_fd()).map_err(refused)
+    }
+
+    /// Takes the program away from that interface, whoever has put it there. One that is not there is gone.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` without CAP_NET_ADMIN, `EAGAIN` if no answer came in time.
+    pub fn detach(routes: &mut RouteSocket, ifindex: u32) -> Result<(), Errno> {
+        i32::try_from(ifindex).map_or(Ok(()), |index| tc::detach(routes, index))
+    }
 }
 
 impl Gate {
@@ -120,34 +169,14 @@ impl Gate {
         let program = bpf_program(&code, "lvsmesh_gate").map_err(refused("the gate's program"))?;
         let words = SLOT_LEN / 8 * usize::try_from(SLOTS).unwrap_or(0);
         let words = share_map(slots.as_fd(), words).map_err(refused("the gate's deadlines"))?;
+        let program = Arc::new(Program(program));
         Ok(Self { guarded, program, words, free: (0..SLOTS).rev().collect() })
     }
 
-    /// Lets what leaves that interface through the program, in place of an earlier one.
-    ///
-    /// # Errors
-    ///
-    /// `ENODEV` without such an interface, `EPERM` without CAP_NET_ADMIN, `ENOENT` where the kernel has no `clsact` or no `cls_bpf`, `EINVAL` where a
-    /// queueing discipline `ingress` is in the way.
-    pub fn attach(&self, routes: &mut RouteSocket, ifindex: u32) -> Result<(), KernelError> {
-        let refused = |errno| {
-            KernelError::refused(
-                "attach",
-                format!("the gate to the interface with index {ifindex}"),
-                errno,
-            )
-        };
-        let index = i32::try_from(ifindex).map_err(|_| refused(Errno::ENODEV))?;
-        tc::attach(routes, index, self.program.as_fd()).map_err(refused)
-    }
-
-    /// Takes the program away from that interface, whoever has put it there. One that is not there is gone.
-    ///
-    /// # Errors
-    ///
-    /// `EPERM` without CAP_NET_ADMIN, `EAGAIN` if no answer came in time.
-    pub fn detach(routes: &mut RouteSocket, ifindex: u32) -> Result<(), Errno> {
-        i32::try_from(ifindex).map_or(Ok(()), |index| tc::detach(routes, index))
+    /// The program, to be attached.
+    #[must_use]
+    pub fn program(&self) -> Arc<Program> {
+        Arc::clone(&self.program)
     }
 
     /// A deadline of one's own, which has passed; `None`: all 256 are taken.
@@ -186,13 +215,13 @@ impl Gate {
 
     /// Moves the deadline.
     ///
-    /// The program has `CLOCK_BOOTTIME`, which NTP slews by up to one part in a thousand (adjtimex(2): half of that each for frequency and phase) against
-    /// the clock of `until`; that much of what is left is given away. Being slower than the kernel's clock is what is to be avoided.
+    /// The program has `CLOCK_BOOTTIME`, which is slewed against the clock of `until`: by up to a tenth through the length of a tick, which is what
+    /// chronyd uses, and by 500 millionths through the frequency (adjtimex(2)). That much of what is left is given away: the kernel's clock may be the slow one.
     pub fn open_until(&self, slot: &Slot, until: Mono) {
         // In this order: a pause in between makes the deadline earlier.
         let boot = boot_now();
         let left = until.remaining(raw_now());
-        let left = left - left / 1000;
+        let left = left * 898 / 1000;
         let deadline = if left.is_zero() { 0 } else { nanos(boot.saturating_add(left)) };
         self.word(slot, 0).store(deadline, Ordering::Release);
     }

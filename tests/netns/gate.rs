@@ -4,9 +4,11 @@
 use std::process::Command;
 use std::time::Duration;
 
+use lvsmesh_tests::capture::Seen;
 use lvsmesh_tests::document::{Document, LVS_1, LVS_2, VIP};
 use lvsmesh_tests::eventually;
 use lvsmesh_tests::fleet::Fleet;
+use lvsmesh_tests::probe::ArpProber;
 use nix::sys::signal::{Signal, kill};
 
 use super::guard::guard_of;
@@ -40,7 +42,7 @@ fn a_gate_is_where_vips_may_be_held_and_nowhere_else() {
         becomes(&fleet, name, true, 20, "every director has one");
     }
     let text = fleet.ctl.run(&["vip", "status"]).succeeded();
-    assert!(text.contains("the holder's kernel stops every answer"), "{text}");
+    assert!(text.contains("the holder's kernel lets no answer"), "{text}");
 
     // Somebody deletes what it hangs on.
     tc(&fleet, LVS_1.0, &["qdisc", "del", "dev", "eth0", "clsact"]);
@@ -86,6 +88,45 @@ fn a_gate_is_where_vips_may_be_held_and_nowhere_else() {
     for name in [LVS_1.0, LVS_2.0] {
         becomes(&fleet, name, false, 20, "no group, no gate");
     }
+}
+
+/// A group's addresses may come to be another group's while they are held: what guards them is the other's then.
+#[test]
+fn a_group_that_is_renamed_while_it_is_held_stays_behind_its_gate() {
+    let fleet = Fleet::start();
+    let document = Document::vip_alone();
+    fleet.apply(&document);
+    fleet.held_by(LVS_1.0);
+    becomes(&fleet, LVS_1.0, true, 20, "there is a gate");
+    let renamed = document.yaml().replace("- name: web", "- name: www");
+    assert_ne!(renamed, document.yaml());
+    let _printed = fleet.ctl.apply(&renamed, &[]).succeeded();
+    fleet.converged();
+    fleet.until("it is held under its new name", Duration::from_secs(20), |status| {
+        status.vips.iter().all(|vip| vip.name == "www" && vip.holder == LVS_1.0 && vip.gated)
+    });
+    eventually("the address is back", Duration::from_secs(20), || {
+        (fleet.having(VIP) == [LVS_1.0]).then_some(())
+    });
+    let _asking = ArpProber::start(fleet.client(), VIP, Duration::from_millis(20));
+    let capture = fleet.lab.capture();
+    let guard = guard_of(&fleet, LVS_1.0).expect("a director has a guard");
+    kill(guard, Signal::SIGSTOP).expect("it runs");
+    fleet.agent(LVS_1.0).process().signal(Signal::SIGSTOP);
+    // The address of the frozen one lives for two or three seconds, and its kernel would answer.
+    eventually("it is on both for a while", Duration::from_secs(20), || {
+        (fleet.having(VIP) == [LVS_1.0, LVS_2.0]).then_some(())
+    });
+    let begun = capture.count();
+    eventually("the new holder answers", Duration::from_secs(20), || {
+        let by = |seen: &&Seen| seen.frame.answers_for(VIP.into());
+        (capture.after(begun).iter().filter(by).count() > 10).then_some(())
+    });
+    assert_eq!(capture.answered_twice(VIP), [], "two answered one question");
+    let answers = capture.answering(VIP);
+    assert!(answers.iter().any(|(name, _)| name == LVS_2.0), "{answers:?}");
+    kill(guard, Signal::SIGCONT).expect("it runs");
+    fleet.agent(LVS_1.0).process().signal(Signal::SIGCONT);
 }
 
 #[test]

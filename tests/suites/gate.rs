@@ -10,7 +10,7 @@ use lvsmesh_core::ndp;
 use lvsmesh_core::time::Mono;
 use lvsmesh_kernel::Errno;
 use lvsmesh_kernel::clock::raw_now;
-use lvsmesh_kernel::gate::{Gate, Guarded, Slot};
+use lvsmesh_kernel::gate::{Gate, Guarded, Program, Slot};
 use lvsmesh_kernel::raw::{FrameSender, LinkTarget, VrrpSocket, VrrpSocketV6};
 use lvsmesh_kernel::route_socket::RouteSocket;
 use lvsmesh_kernel::wait::{self, PollFd, PollFlags};
@@ -44,7 +44,7 @@ impl Scene {
         let slot = gate.take().unwrap();
         let (frames, arp, ipv6) = pair.here.inside(|| {
             let index = index_of("eth0");
-            gate.attach(&mut RouteSocket::open().unwrap(), index).unwrap();
+            gate.program().attach(&mut RouteSocket::open().unwrap(), index).unwrap();
             let targets = (LinkTarget::new(index).unwrap(), LinkTarget::ipv6(index).unwrap());
             (FrameSender::open().unwrap(), targets.0, targets.1)
         });
@@ -57,6 +57,10 @@ impl Scene {
 
     fn index(&self) -> u32 {
         self.pair.here.inside(|| index_of("eth0"))
+    }
+
+    fn address(&self, address: impl Into<IpAddr>) -> Guarded {
+        Guarded::Address { address: address.into(), ifindex: self.index() }
     }
 
     fn guard(&self, what: Guarded) {
@@ -116,8 +120,8 @@ fn linux_a_claim_leaves_until_its_deadline() {
     let scene = Scene::new();
     let claim = arp::gratuitous(OWN, VIP);
     scene.ignores("what nobody guards", || scene.frame(&claim));
-    scene.guard(Guarded::Address(VIP.into()));
-    scene.guard(Guarded::Address(VIP_V6.into()));
+    scene.guard(scene.address(VIP));
+    scene.guard(scene.address(VIP_V6));
     scene.obeys("gratuitous ARP", || scene.frame(&claim));
     let said = |operation, sender| Packet {
         operation,
@@ -143,8 +147,20 @@ fn linux_a_claim_leaves_until_its_deadline() {
     scene.ignores("an advertisement for another address", || scene.frame(&other));
     scene.ignores("a question over IPv6", || scene.frame(&ndp::probe(OWN, VIP_V6)));
 
-    scene.gate.release(Guarded::Address(VIP.into())).unwrap();
-    scene.gate.release(Guarded::Address(VIP.into())).unwrap();
+    // One of a link is another on the next link.
+    let of_a_link = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x100);
+    let claim = ndp::unsolicited(OWN, of_a_link, false);
+    let elsewhere = scene.index() + 1;
+    scene.guard(Guarded::Address { address: of_a_link.into(), ifindex: elsewhere });
+    scene.ignores("the address of another link", || scene.frame(&claim));
+    scene.guard(scene.address(of_a_link));
+    scene.obeys("an advertisement for a link's address", || scene.frame(&claim));
+    scene.guard(Guarded::Address { address: OTHER_V6.into(), ifindex: elsewhere });
+    let claim = ndp::unsolicited(OWN, OTHER_V6, false);
+    scene.obeys("any other address is one on all links", || scene.frame(&claim));
+
+    scene.gate.release(scene.address(VIP)).unwrap();
+    scene.gate.release(scene.address(VIP)).unwrap();
     scene.ignores("what is not guarded any more", || scene.frame(&arp::gratuitous(OWN, VIP)));
 }
 
@@ -190,7 +206,7 @@ fn linux_an_advert_leaves_until_its_deadline_and_one_that_gives_up_always() {
 fn linux_the_kernel_stops_answering_by_itself() {
     let scene = Scene::new();
     link::add_address(&scene.pair.here, "eth0", VIP);
-    scene.guard(Guarded::Address(VIP.into()));
+    scene.guard(scene.address(VIP));
     let (sender, target) = scene
         .pair
         .there
@@ -230,16 +246,39 @@ fn linux_the_kernel_stops_answering_by_itself() {
     // Another process's gate takes the place of this one, which then has no say any more; and without any there is none.
     scene.pair.here.inside(|| {
         let mut routes = RouteSocket::open().unwrap();
-        Gate::load().unwrap().attach(&mut routes, index_of("eth0")).unwrap();
+        Gate::load().unwrap().program().attach(&mut routes, index_of("eth0")).unwrap();
         assert!(answers(), "nothing is guarded by the new one");
-        scene.gate.attach(&mut routes, index_of("eth0")).unwrap();
+        scene.gate.program().attach(&mut routes, index_of("eth0")).unwrap();
         assert!(!answers(), "and by this one it is");
-        Gate::detach(&mut routes, index_of("eth0")).unwrap();
+        Program::detach(&mut routes, index_of("eth0")).unwrap();
         assert!(answers(), "without a gate");
-        Gate::detach(&mut routes, index_of("eth0")).unwrap();
-        Gate::detach(&mut routes, 9999).unwrap();
-        let error = scene.gate.attach(&mut routes, 9999).unwrap_err();
+        Program::detach(&mut routes, index_of("eth0")).unwrap();
+        Program::detach(&mut routes, 9999).unwrap();
+        let error = scene.gate.program().attach(&mut routes, 9999).unwrap_err();
         assert_eq!(error.errno(), Some(Errno::ENODEV), "{error}");
+    });
+}
+
+/// It would take the filter for what comes in, and say nothing.
+#[test]
+fn linux_an_ingress_queue_is_no_place_for_it() {
+    let pair = Pair::new();
+    pair.here.inside(|| {
+        let tc = |arguments: &str| {
+            let arguments = arguments.split(' ');
+            let status = std::process::Command::new("tc").args(arguments).status().unwrap();
+            assert!(status.success());
+        };
+        tc("qdisc add dev eth0 ingress");
+        let (gate, mut routes) = (Gate::load().unwrap(), RouteSocket::open().unwrap());
+        let error = gate.program().attach(&mut routes, index_of("eth0")).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::EINVAL), "{error}");
+        tc("qdisc del dev eth0 ingress");
+        tc("qdisc add dev eth0 clsact");
+        // Twice: the second time everything is there.
+        for _ in 0..2 {
+            gate.program().attach(&mut routes, index_of("eth0")).unwrap();
+        }
     });
 }
 

@@ -14,7 +14,7 @@ use lvsmesh_core::lease::wire::{MAX_LEN, Speaker};
 use lvsmesh_core::plan::{Action, ServiceKey};
 use lvsmesh_core::time::{Mono, nanos};
 use lvsmesh_kernel::clock::raw_now;
-use lvsmesh_kernel::gate::Gate;
+use lvsmesh_kernel::gate::Program;
 use lvsmesh_kernel::raw::{
     ProcessHandle, VrrpSocket, VrrpSocketV6, favour, lock_memory, real_time,
 };
@@ -414,7 +414,7 @@ fn remove_vips(held: &Held, routes: &mut RouteSocket) -> usize {
 /// Takes the gates away, when there is nothing left that they would have to keep in: whoever puts a VIP on this machine by hand is to be heard.
 fn remove_gates(held: &Held, routes: &mut RouteSocket) {
     for &ifindex in &held.gates {
-        if let Err(error) = Gate::detach(routes, ifindex) {
+        if let Err(error) = Program::detach(routes, ifindex) {
             tracing::error!(ifindex, %error, "the guard could not remove a gate");
         }
     }

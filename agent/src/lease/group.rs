@@ -536,7 +536,8 @@ impl Group {
             guard.announced(&self.vip.name, segment.farewell(&self.vip));
         }
         let (ifindex, things) = (segment.interface.index, segment.claims(&self.vip));
-        self.armed = tools.gates.arm(self.armed.take(), ifindex, things, tools.guard);
+        let until = tools.until(&self.fallback);
+        self.armed = tools.gates.arm(self.armed.take(), until, ifindex, things, tools.guard);
         let now = tools.clock.now();
         let (interval, garp) = (self.vip.vrrp.advert_interval, self.vip.garp);
         let refreshing = segment.responder.is_none();
@@ -554,7 +555,7 @@ impl Group {
     fn detach(&mut self, tools: &mut Tools<'_>) {
         self.announcing = None;
         if self.schedule.take().is_none() {
-            return;
+            return self.retire(tools);
         }
         // First: from here on the kernel lets nothing more out.
         if let Some(armed) = &self.armed {
@@ -578,6 +579,18 @@ impl Group {
         self.disarm(tools);
     }
 
+    /// Takes away what is left of a claim that is none any more: what could not be removed, or was another group's whose place this one took and does not claim.
+    pub(super) fn retire(&mut self, tools: &mut Tools<'_>) {
+        if self.armed.is_none() || self.is_attached() || self.is_checking() {
+            return;
+        }
+        if self.segment.as_ref().is_ok_and(|segment| segment.responder.is_none()) {
+            self.clear(tools);
+        } else {
+            self.disarm(tools);
+        }
+    }
+
     /// Nothing of the group is left that could be said.
     fn disarm(&mut self, tools: &mut Tools<'_>) {
         if let Some(armed) = self.armed.take() {
@@ -594,10 +607,21 @@ impl Group {
         }
     }
 
-    /// Puts the gate before the group's interface, where there is one.
+    /// A gate is before that interface by now.
+    pub(super) fn rearm(&mut self, ifindex: u32, tools: &mut Tools<'_>) {
+        let Ok(segment) = &self.segment else { return };
+        if segment.interface.index == ifindex && self.is_attached() && self.armed.is_none() {
+            // Open before anything is guarded: the group is being answered for.
+            let things = segment.claims(&self.vip);
+            let until = tools.until(&self.fallback);
+            self.armed = tools.gates.arm(None, until, ifindex, things, tools.guard);
+        }
+    }
+
+    /// Has the gate put before the group's interface, where there is one.
     pub(super) fn prepare(&self, tools: &mut Tools<'_>) {
         if let Ok(segment) = &self.segment {
-            tools.gates.prepare(segment.interface.index, tools.routes, tools.guard);
+            tools.gates.prepare(segment.interface.index);
         }
     }
 

@@ -256,7 +256,9 @@ impl Segment {
             vrid: vip.vrrp.vrid,
             ipv6: self.interface.source.is_ipv6(),
         };
-        vip.addresses.iter().map(|address| Guarded::Address(*address)).chain([router]).collect()
+        let ifindex = self.interface.index;
+        let address = |address: &IpAddr| Guarded::Address { address: *address, ifindex };
+        vip.addresses.iter().map(address).chain([router]).collect()
     }
 
     /// The sockets to wait for, whether the group is claimed or not.

@@ -218,7 +218,7 @@ impl Thread {
             groups: vec![],
             announced: BTreeMap::new(),
             routes,
-            gates: Gates::load(config.gate),
+            gates: Gates::load(config.gate, &config.inputs),
             guard: config.guard,
             holding: false,
             unsaid: None,
@@ -239,7 +239,7 @@ impl Thread {
         self.let_go(false, false);
         // What could not be taken off the interfaces stays silent.
         if self.groups.iter().all(|group| group.armed().is_none()) {
-            self.gates.remove(&mut self.routes, self.guard.as_ref());
+            self.gates.remove(self.guard.as_ref());
         }
     }
 
@@ -309,6 +309,12 @@ impl Thread {
             Order::Peers(peers) => {
                 self.peers = peers;
                 self.introduce_voters();
+            }
+            Order::Gate { ifindex, outcome } => {
+                self.gates.prepared(ifindex, outcome, self.guard.as_ref());
+                self.with_groups(|group, tools| group.rearm(ifindex, tools));
+                self.gates.vouch(ifindex, self.guard.as_ref());
+                self.publish();
             }
             Order::Members(members) => self.members = members,
             Order::Directors(directors) => {

@@ -26,7 +26,7 @@ pub(crate) fn groups<'a>(
 /// What keeps a holder silent whose lease is over, the innermost first.
 fn fences(attach: Attach, seen: &VipStatus) -> Vec<String> {
     let gate = if seen.gated {
-        Some("the holder's kernel stops every answer, announcement and advert from the lease's end on, with the agent or without it".to_owned())
+        Some("the holder's kernel lets no answer, announcement or advert leave the VIP's interface from the lease's end on, with the agent or without it".to_owned())
     } else {
         (!seen.ungated_reason.is_empty())
             .then(|| format!("no deadline in the packet path: {}", seen.ungated_reason))
@@ -391,7 +391,7 @@ mod tests {
             let document = document(attach);
             let text = table(&document, &status, &groups(&document, &status, None));
             for line in [
-                "fences          the holder's kernel stops every answer, announcement and advert from the lease's end on",
+                "fences          the holder's kernel lets no answer, announcement or advert leave the VIP's interface from the lease's end on",
                 "crash, with the guard or alone: none; hang: none\n",
                 "kills one that stands still for a second, or for a lease",
             ] {

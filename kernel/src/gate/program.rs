@@ -46,7 +46,6 @@ const LOAD_WORD: u8 = 0x61;
 const LOAD_DOUBLE: u8 = 0x79;
 const STORE_BYTE: u8 = 0x73;
 const STORE_WORD: u8 = 0x63;
-const SET_WORD: u8 = 0x62;
 const SET_DOUBLE: u8 = 0x7a;
 const ADD_ATOMIC: u8 = 0xdb;
 const LOAD_FD: u8 = 0x18;
@@ -79,11 +78,12 @@ const SKB_IFINDEX: i16 = 40;
 const PASS: i32 = -1;
 const DROP: i32 = 2;
 
-// The stack, from its end: the key, and beneath it what was read.
+// The stack, from its end: the key, and beneath it what was read. Some kernels (6.8 to 6.12, without CAP_PERFMON) refuse a store to a part of eight bytes
+// that hold a number which they know: eight bytes are either written whole, or from their end to their beginning.
 const KEY: i16 = -24;
-const KEY_BODY: i16 = KEY + 4;
+const KEY_BODY: i16 = KEY + 8;
 const READ: i16 = -32;
-const _: () = assert!(KEY_LEN == 20, "the stack is laid out for it");
+const _: () = assert!(KEY_LEN == 24, "the stack is laid out for it");
 
 /// Where a jump goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,6 +94,7 @@ enum Label {
     Neighbour,
     Target,
     Source,
+    Link,
     VrrpV6,
     Vrrp,
     Look,
@@ -142,7 +143,7 @@ impl Assembler {
     }
 
     fn kind(&mut self, kind: Kind) {
-        self.push(SET_WORD, STACK, 0, KEY, kind.number());
+        self.push(SET_DOUBLE, STACK, 0, KEY, kind.number());
     }
 
     /// Finds the stack's `key` in a map; what is not there passes. Register 0 has the value's address.
@@ -179,9 +180,8 @@ fn protocol(number: u16) -> i32 {
 pub(super) fn program(guarded: BorrowedFd<'_>, slots: BorrowedFd<'_>) -> Vec<Instruction> {
     let mut to = Assembler::default();
     to.push(COPY, PACKET, 1, 0, 0);
-    to.push(SET_DOUBLE, STACK, 0, KEY, 0);
-    to.push(SET_DOUBLE, STACK, 0, KEY + 8, 0);
-    to.push(SET_WORD, STACK, 0, KEY + 16, 0);
+    to.push(SET_DOUBLE, STACK, 0, KEY_BODY, 0);
+    to.push(SET_DOUBLE, STACK, 0, KEY_BODY + 8, 0);
     to.push(LOAD_WORD, 1, PACKET, SKB_PROTOCOL, 0);
     to.jump(IF_EQUAL, (1, 0), protocol(0x0806), Label::Arp);
     to.jump(IF_EQUAL, (1, 0), protocol(0x0800), Label::Ipv4);
@@ -211,9 +211,19 @@ pub(super) fn program(guarded: BorrowedFd<'_>, slots: BorrowedFd<'_>) -> Vec<Ins
     to.jump(JUMP, (0, 0), 0, Label::Pass);
     to.here(Label::Target);
     to.read(48, KEY_BODY, 16);
-    to.jump(JUMP, (0, 0), 0, Label::Look);
+    to.jump(JUMP, (0, 0), 0, Label::Link);
     to.here(Label::Source);
     to.read(8, KEY_BODY, 16);
+
+    // An address of fe80::/10 is one of this link alone: the key has the link in it.
+    to.here(Label::Link);
+    to.push(LOAD_BYTE, 1, STACK, KEY_BODY, 0);
+    to.jump(IF_OTHER, (1, 0), 0xfe, Label::Look);
+    to.push(LOAD_BYTE, 1, STACK, KEY_BODY + 1, 0);
+    to.push(AND, 1, 0, 0, 0xc0);
+    to.jump(IF_OTHER, (1, 0), 0x80, Label::Look);
+    to.push(LOAD_WORD, 1, PACKET, SKB_IFINDEX, 0);
+    to.push(STORE_WORD, STACK, 1, KEY_BODY + 4, 0);
     to.jump(JUMP, (0, 0), 0, Label::Look);
 
     to.here(Label::Ipv4);
@@ -236,10 +246,10 @@ pub(super) fn program(guarded: BorrowedFd<'_>, slots: BorrowedFd<'_>) -> Vec<Ins
     to.here(Label::Vrrp);
     to.push(LOAD_BYTE, 1, STACK, READ + 2, 0);
     to.jump(IF_EQUAL, (1, 0), 0, Label::Pass);
-    to.push(LOAD_WORD, 1, PACKET, SKB_IFINDEX, 0);
-    to.push(STORE_WORD, STACK, 1, KEY_BODY, 0);
     to.push(LOAD_BYTE, 1, STACK, READ + 1, 0);
     to.push(STORE_BYTE, STACK, 1, KEY_BODY + 4, 0);
+    to.push(LOAD_WORD, 1, PACKET, SKB_IFINDEX, 0);
+    to.push(STORE_WORD, STACK, 1, KEY_BODY, 0);
 
     to.here(Label::Look);
     to.find(guarded, KEY);

@@ -2,9 +2,7 @@
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage,
@@ -17,11 +15,12 @@ use crate::route_socket::RouteSocket;
 /// What `tc filter show dev … egress` calls it.
 const NAME: &str = "lvsmesh_gate";
 
-/// Its place among the filters of an interface: VRRP's number. Filters before it may send a packet elsewhere; it leaves what it passes to those after it.
-const PRIORITY: u16 = 112;
+/// Its place among the filters of an interface: the first. Whoever comes before it and decides about a packet lets it past the gate; what the gate passes goes to
+/// those after it.
+const PRIORITY: u16 = 1;
 
-/// Its number among those of this priority.
-const NUMBER: u32 = 1;
+/// Its number among those of this priority: `lvsm`. Others begin at 1.
+const NUMBER: u32 = 0x6c76_736d;
 
 /// `ETH_P_ALL`, <linux/if_ether.h>.
 const EVERY_PROTOCOL: u16 = 0x0003;
@@ -62,11 +61,9 @@ pub(super) fn attach(
         ..TcHeader::default()
     };
     let hook = TcMessage::from_parts(header, vec![TcAttribute::Kind("clsact".to_owned())]);
-    match ask(routes, RouteNetlinkMessage::NewQueueDiscipline(hook), NLM_F_CREATE | NLM_F_EXCL) {
-        // Somebody else uses it as well.
-        Ok(()) | Err(Errno::EEXIST) => {}
-        Err(errno) => return Err(errno),
-    }
+    // Without NLM_F_EXCL: one that is there, because somebody else uses it as well, is fine; but an `ingress`, which would take the filter for what comes in, is
+    // another kind and refused.
+    ask(routes, RouteNetlinkMessage::NewQueueDiscipline(hook), NLM_F_CREATE)?;
     let mut filter = filter(ifindex);
     let program = u32::try_from(program.as_raw_fd()).map_err(|_| Errno::EBADF)?;
     filter.attributes.push(TcAttribute::Options(vec![

@@ -20,7 +20,7 @@ const PROG_TYPE_SCHED_CLS: u32 = 3;
 /// Two words.
 pub(crate) const SLOT_LEN: usize = 16;
 /// Keys and values of the gate's map of what is guarded.
-pub(crate) const KEY_LEN: usize = 20;
+pub(crate) const KEY_LEN: usize = 24;
 const VALUE_LEN: usize = 4;
 
 /// Names are so long, with the zero at their end; `BPF_OBJ_NAME_LEN`.
@@ -29,7 +29,7 @@ const NAME_LEN: usize = 16;
 /// Which of the gate's maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MapKind {
-    /// A hash, from keys of 20 bytes to values of four. Memory is taken as entries come.
+    /// A hash, from keys of 24 bytes to values of four. Memory is taken as entries come.
     Guarded,
     /// An array of two words of eight bytes each, shared with the process's memory.
     Slots,

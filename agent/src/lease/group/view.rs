@@ -15,10 +15,13 @@ impl Group {
     /// Adds what an operator should know.
     pub(crate) fn describe(&self, now: Mono, gates: &Gates, outlook: &mut Outlook) {
         if let Some(ifindex) = self.ifindex() {
-            match gates.fault(ifindex) {
-                None => outlook.gated.insert(self.vip.name.clone()),
-                Some(fault) => outlook.gate_faults.insert(fault.to_owned()),
-            };
+            let fault = gates.fault(ifindex);
+            let gated = if self.is_attached() { self.armed.is_some() } else { fault.is_none() };
+            if gated {
+                outlook.gated.insert(self.vip.name.clone());
+            } else {
+                outlook.gate_faults.insert(fault.unwrap_or("not in force yet").to_owned());
+            }
         }
         outlook.faults.extend(self.segment.as_ref().err().cloned());
         let trouble = self.trouble.as_ref().filter(|_| self.is_attached());

@@ -27,8 +27,12 @@ impl Thread {
             let mut old = std::mem::replace(&mut self.groups[index], new);
             self.succeed(index, &mut old);
         }
+        self.with_groups(Group::retire);
         if now >= self.renew_at {
+            self.renew_at = now.after(RENEW);
             self.renew();
+            // By now nothing is left of what an earlier run may have had on other interfaces: it lives for three seconds.
+            self.gates.sweep();
         }
         self.counters.stopped.set(self.gates.stopped());
         self.publish();
@@ -36,9 +40,8 @@ impl Thread {
 
     /// Sees to it that the gate is before the groups' interfaces, and before no others.
     fn renew(&mut self) {
-        self.renew_at = self.clock.now().after(RENEW);
         let used = self.groups.iter().filter_map(Group::ifindex).collect();
-        self.gates.renew(&used, &mut self.routes, self.guard.as_ref());
+        self.gates.renew(&used, self.guard.as_ref());
     }
 
     /// Takes new VIP groups from the applied state. What stays the same is not touched.
@@ -49,23 +52,35 @@ impl Thread {
         let (all, now) = (all_vips(&vips), self.clock.now());
         let mut old: BTreeMap<String, Group> =
             self.groups.drain(..).map(|group| (group.vip.name.clone(), group)).collect();
+        let mut new = Vec::new();
         for vip in vips {
             match old.remove(&vip.name) {
                 Some(group) if group.vip == vip => self.groups.push(group),
-                Some(mut before) => {
+                before => {
+                    new.push((self.groups.len(), before));
                     self.groups.push(Group::new(vip, &all, &self.directors, &self.without, now));
-                    self.succeed(self.groups.len() - 1, &mut before);
-                }
-                None => {
-                    self.groups.push(Group::new(vip, &all, &self.directors, &self.without, now));
-                    self.join(self.groups.len() - 1);
                 }
             }
         }
+        // All that goes goes before anything comes: an address may be in another group from now on.
         let mut gone: Vec<Group> = old.into_values().collect();
         std::mem::swap(&mut self.groups, &mut gone);
         self.with_groups(|group, tools| group.lost(true, tools));
         self.groups = gone;
+        self.gates.regroup();
+        for (index, before) in &mut new {
+            match before {
+                Some(before) => {
+                    self.with_group(*index, |group, tools| group.succeed(before, tools));
+                }
+                // Before the gate that an earlier run has left, and that keeps all of them silent, is replaced.
+                None if self.leftovers && !self.leased => self.with_group(*index, Group::clear),
+                None => {}
+            }
+        }
+        for (index, _) in new {
+            self.join(index);
+        }
         self.renew();
         self.leftovers = false;
         self.keep_bound(Mono(0), self.holding);
@@ -82,13 +97,8 @@ impl Thread {
 
     /// A group that is new under a lease that is held.
     fn join(&mut self, index: usize) {
-        let (leased, leftovers) = (self.leased, self.leftovers);
-        let alone = self.is_alone();
+        let (leased, alone) = (self.leased, self.is_alone());
         self.with_group(index, |group, tools| {
-            // Before the gate that an earlier run has left, and that keeps them silent, is replaced.
-            if leftovers && !leased {
-                group.clear(tools);
-            }
             group.prepare(tools);
             if leased {
                 group.acquired(alone, tools);
