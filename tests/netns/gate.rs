@@ -133,14 +133,26 @@ fn a_group_that_is_renamed_while_it_is_held_stays_behind_its_gate() {
 fn without_a_gate_it_is_said_why_and_a_standing_holder_is_ended_sooner() {
     let mut fleet = Fleet::start();
     fleet.apply(&Document::vip_alone());
-    for name in [LVS_1.0, LVS_2.0] {
+    fleet.until("lvs-1 holds behind a gate", Duration::from_secs(20), |status| {
+        status.vips.iter().all(|vip| vip.holder == LVS_1.0 && vip.gated)
+    });
+    let without = |fleet: &Fleet, name: &str| {
         let config = fleet.agent(name).config();
         let text = std::fs::read_to_string(&config).expect("it was written");
         let without = text.replace("[beat]\n", "[beat]\ngate = false\n");
         assert_ne!(text, without);
         std::fs::write(&config, without).expect("the lab's directory is writable");
-        fleet.agent_mut(name).restart();
-    }
+    };
+    without(&fleet, LVS_2.0);
+    fleet.agent_mut(LVS_2.0).restart();
+    // One that dies with its guard leaves a gate that lets nothing pass. Its successor has none, and takes it away.
+    without(&fleet, LVS_1.0);
+    let guard = guard_of(&fleet, LVS_1.0).expect("a director has a guard");
+    kill(guard, Signal::SIGKILL).expect("it runs");
+    fleet.kill(LVS_1.0);
+    assert!(is_gated(&fleet, LVS_1.0));
+    fleet.agent_mut(LVS_1.0).start();
+    becomes(&fleet, LVS_1.0, false, 20, "its successor has taken it away");
     let status = fleet.until("somebody holds", Duration::from_secs(30), |status| {
         status.quorum && status.vips.iter().all(|vip| !vip.holder.is_empty())
     });

@@ -77,13 +77,15 @@ impl Reference {
         status
     }
 
-    /// Waits until both servers get traffic and one node alone is said to hold the VIP.
+    /// Waits until both servers get traffic and one node alone is said to hold the VIP, with its kernel's deadline.
     pub fn all_served(&self) -> Status {
         self.fleet.until("both servers get traffic", Duration::from_secs(60), |status| {
             let serving =
                 status.services.iter().all(|service| service.ready == 2 && service.total == 2);
-            let held =
-                status.vips.iter().all(|vip| !vip.holder.is_empty() && vip.also_on.is_empty());
+            let held = status
+                .vips
+                .iter()
+                .all(|vip| !vip.holder.is_empty() && vip.also_on.is_empty() && vip.gated);
             !status.services.is_empty() && serving && held
         })
     }
