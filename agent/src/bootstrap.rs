@@ -18,7 +18,7 @@ use tonic::{Request, Status};
 use crate::api::status::{self, CallError};
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError, random_key};
-use crate::lease::LeaseKey;
+use crate::lease::{self, LeaseKey};
 use crate::links::Links;
 use crate::owned::OwnerRecord;
 use crate::raft::start::{self, FIRST_NODE};
@@ -99,6 +99,9 @@ pub enum BootstrapError {
     /// Some of what is in the kernel.
     #[error("not everything could be undone:{}", .0.iter().map(|line| format!("\n  {line}")).collect::<String>())]
     Left(Vec<String>),
+    /// What keeps VIPs silent that this node does not hold.
+    #[error("a gate that an agent has left cannot be taken away")]
+    Gate(#[source] std::io::Error),
     /// A file of the data directory.
     #[error("cannot remove {}", path.display())]
     Remove {
@@ -123,6 +126,7 @@ impl BootstrapError {
             Self::Refused { hint, .. } => hint.clone(),
             Self::Address { .. } => Some(format!("HOST or HOST:PORT; the port is {PORT} unless given")),
             Self::Running { .. } => Some("stop it first: `systemctl stop lvs-agent`".to_owned()),
+            Self::Gate(_) => Some("`tc filter show dev IFACE egress` shows it as lvsmesh_gate; it keeps VIPs silent on this machine".to_owned()),
             Self::Left(_) => Some("run `lvs-agent leave` again; what is left is still on record".to_owned()),
             Self::Tls(_)
             | Self::Fleet { .. }
@@ -235,6 +239,8 @@ pub async fn leave(config: &Config) -> Result<(), BootstrapError> {
     if !left.is_empty() {
         return Err(BootstrapError::Left(left));
     }
+    // Of an agent that died with its guard, and lets nothing pass: whoever has the addresses here from now on is to be heard.
+    lease::remove_gates().map_err(BootstrapError::Gate)?;
     Identity::remove(&config.data_dir)?;
     drop(log);
     remove(path)

@@ -31,6 +31,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::watch;
 
 pub use counters::Counters;
+pub use gate::remove_gates;
 pub use heard::Reason;
 pub use realtime::{Demotion, Favoured};
 pub use seal::LeaseKey;

@@ -90,6 +90,22 @@ fn a_gate_is_where_vips_may_be_held_and_nowhere_else() {
     }
 }
 
+#[test]
+fn a_machine_that_leaves_has_no_gate_left() {
+    let mut fleet = Fleet::start();
+    fleet.apply(&Document::vip_alone());
+    fleet.until("lvs-1 holds behind a gate", Duration::from_secs(20), |status| {
+        status.vips.iter().all(|vip| vip.holder == LVS_1.0 && vip.gated)
+    });
+    let guard = guard_of(&fleet, LVS_1.0).expect("a director has a guard");
+    kill(guard, Signal::SIGKILL).expect("it runs");
+    fleet.kill(LVS_1.0);
+    assert!(is_gated(&fleet, LVS_1.0), "nobody has taken it away");
+    let _removed = fleet.ctl.run(&["node", "remove", LVS_1.0, "--yes"]).succeeded();
+    fleet.agent(LVS_1.0).succeed(&["leave"]);
+    assert!(!is_gated(&fleet, LVS_1.0));
+}
+
 /// A group's addresses may come to be another group's while they are held: what guards them is the other's then.
 #[test]
 fn a_group_that_is_renamed_while_it_is_held_stays_behind_its_gate() {

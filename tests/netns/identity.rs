@@ -51,6 +51,7 @@ fn an_operators_certificate_is_no_nodes() {
         tls: fleet.ctl.identity.clone(),
         profile: "default".to_owned(),
         realtime: false,
+        gate: true,
         otlp: None,
     };
     let agent = Agent::new(lab, lab.node(CLIENT.0), &settings);
@@ -68,6 +69,7 @@ fn an_agent_without_certificates_starts_only_when_told_that_it_is_insecure() {
         tls: None,
         profile: "default".to_owned(),
         realtime: false,
+        gate: true,
         otlp: None,
     };
     let agent = Agent::new(&lab, lab.node(LVS_1.0), &settings);

@@ -39,9 +39,13 @@ struct Site {
 
 impl Site {
     fn start(promise: Promise, two: bool, arbiter: Ipv4Addr) -> Self {
+        Self::with("responder", promise, two, arbiter)
+    }
+
+    fn with(attach: &'static str, promise: Promise, two: bool, arbiter: Ipv4Addr) -> Self {
         let fleet = Fleet::start_on(machines(), &Options { two, pure: true, ..Options::default() });
         let document = Document {
-            attach: "responder",
+            attach,
             fleet: format!(", no_quorum: {}", promise.word),
             vip: format!("\n    arbiters: [{arbiter}]"),
             ..Document::vip_alone()
@@ -127,8 +131,8 @@ fn answering(watcher: &Watcher, mark: Mark) -> Vec<String> {
 }
 
 /// The holder loses everybody else, and they come back; then everybody but one who does not hold is lost.
-fn lost_and_found(promise: Promise, two: bool) {
-    let mut site = Site::start(promise, two, CLIENT.1);
+fn lost_and_found(attach: &'static str, promise: Promise, two: bool) {
+    let mut site = Site::with(attach, promise, two, CLIENT.1);
     let others: &[&str] = if two { &[LVS_2.0] } else { &[LVS_2.0, RS_1.0] };
     for name in others {
         site.fleet.kill(name);
@@ -184,42 +188,58 @@ fn lost_and_found(promise: Promise, two: bool) {
 
 #[test]
 fn two_directors_alone_strict() {
-    lost_and_found(STRICT, true);
+    lost_and_found("responder", STRICT, true);
 }
 
 #[test]
 fn two_directors_alone_sticky() {
-    lost_and_found(STICKY, true);
+    lost_and_found("responder", STICKY, true);
 }
 
 #[test]
 fn two_directors_alone_vrrp_fallback() {
-    lost_and_found(FALLBACK, true);
+    lost_and_found("responder", FALLBACK, true);
 }
 
 #[test]
 fn two_directors_alone_auto() {
-    lost_and_found(AUTO, true);
+    lost_and_found("responder", AUTO, true);
 }
 
 #[test]
 fn two_directors_and_a_witness_strict() {
-    lost_and_found(STRICT, false);
+    lost_and_found("responder", STRICT, false);
 }
 
 #[test]
 fn two_directors_and_a_witness_sticky() {
-    lost_and_found(STICKY, false);
+    lost_and_found("responder", STICKY, false);
 }
 
 #[test]
 fn two_directors_and_a_witness_vrrp_fallback() {
-    lost_and_found(FALLBACK, false);
+    lost_and_found("responder", FALLBACK, false);
 }
 
 #[test]
 fn two_directors_and_a_witness_auto() {
-    lost_and_found(AUTO, false);
+    lost_and_found("responder", AUTO, false);
+}
+
+/// The kernel answers, and has a deadline that the lease does not give it.
+#[test]
+fn two_directors_alone_with_an_address_vrrp_fallback() {
+    lost_and_found("address", FALLBACK, true);
+}
+
+#[test]
+fn two_directors_and_a_witness_with_an_address_sticky() {
+    lost_and_found("address", STICKY, false);
+}
+
+#[test]
+fn two_directors_and_a_witness_with_an_address_strict() {
+    lost_and_found("address", STRICT, false);
 }
 
 /// What VRRP alone gets wrong: agents that do not hear each other, on a segment on which everybody hears everybody.

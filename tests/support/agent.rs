@@ -25,6 +25,8 @@ pub struct Settings {
     pub profile: String,
     /// Real-time priority for the lease thread and the guard.
     pub realtime: bool,
+    /// The kernel keeps the lease's end, where it can.
+    pub gate: bool,
     /// An OTLP receiver.
     pub otlp: Option<String>,
 }
@@ -83,6 +85,9 @@ impl Agent {
             Err(_) => format!("profile = {profile:?}"),
         };
         let _infallible = write!(text, "\n[beat]\n{timing}\nrealtime = {realtime}\n");
+        if !settings.gate {
+            text.push_str("gate = false\n");
+        }
         let log = std::env::var("LVSMESH_LOG").unwrap_or_else(|_| "info".to_owned());
         let _infallible = write!(text, "\n[telemetry]\nlog = {log:?}\n");
         if let Some(endpoint) = &settings.otlp {

@@ -34,6 +34,8 @@ pub struct Options {
     pub otlp: Option<String>,
     /// Real-time priority for leases and guards.
     pub realtime: bool,
+    /// The kernel keeps the lease's end.
+    pub gate: bool,
     /// The second director is a director alone.
     pub pure: bool,
     /// There is no third node.
@@ -48,6 +50,7 @@ impl Default for Options {
             profile: pace::profile().to_owned(),
             otlp: None,
             realtime: false,
+            gate: true,
             pure: false,
             two: false,
             release: None,
@@ -84,6 +87,7 @@ impl Fleet {
                 tls: Some(authority.node(&lab.directory(name), name)),
                 profile: options.profile.clone(),
                 realtime: options.realtime,
+                gate: options.gate,
                 otlp: options.otlp.clone(),
             };
             let mut agent = Agent::new(&lab, lab.node(name), &settings);

@@ -175,7 +175,11 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.asking.take() {
-            let _ended = thread.join();
+            let ended = thread.join();
+            // A watcher that has not asked has seen nothing.
+            if !std::thread::panicking() {
+                ended.expect("the watcher has asked to its end");
+            }
         }
     }
 }

@@ -10,9 +10,9 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 
 use lvsmesh_core::time::Mono;
-use lvsmesh_kernel::chain;
 use lvsmesh_kernel::gate::{Gate, Guarded, Program, Slot};
 use lvsmesh_kernel::route_socket::RouteSocket;
+use lvsmesh_kernel::{Errno, chain};
 
 use super::{LeaseInputs, Order};
 use crate::guard::Guard;
@@ -301,6 +301,26 @@ impl Gates {
     }
 }
 
+/// Takes gates away from all interfaces of this machine, whoever has left them.
+///
+/// # Errors
+///
+/// If an interface keeps one: the last one's reason.
+pub fn remove_gates() -> std::io::Result<()> {
+    let mut routes = RouteSocket::open()?;
+    sweep(&mut routes, &BTreeSet::new()).map_err(Into::into)
+}
+
+fn sweep(routes: &mut RouteSocket, used: &BTreeSet<u32>) -> Result<(), Errno> {
+    let links = nix::net::if_::if_nameindex()?;
+    let mut outcome = Ok(());
+    // All of them have their turn.
+    for ifindex in links.iter().map(|link| link.index()).filter(|index| !used.contains(index)) {
+        outcome = Program::detach(routes, ifindex).and(outcome);
+    }
+    outcome
+}
+
 /// Starts the thread. It ends with the sender of its errands.
 fn run_errands(
     program: Option<Arc<Program>>,
@@ -324,12 +344,8 @@ fn run_errands(
                 }
                 Errand::Detach(ifindex) => detach(&mut routes, ifindex),
                 Errand::Sweep(used) => {
-                    let links = nix::net::if_::if_nameindex();
-                    let links = links.iter().flat_map(|links| links.iter());
-                    for ifindex in links.map(|link| link.index()) {
-                        if !used.contains(&ifindex) {
-                            detach(&mut routes, ifindex);
-                        }
+                    if let Err(error) = sweep(&mut routes, &used) {
+                        tracing::warn!(%error, "a gate of an earlier run could not be taken away");
                     }
                 }
             }

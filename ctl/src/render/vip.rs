@@ -62,7 +62,7 @@ fn overlap(attach: Attach, gated: bool, policy: Policy) -> Vec<&'static str> {
     let paused = "a virtual machine paused from outside: what was left of its lease, or until it hears the new holder";
     let own: &[&str] = match (attach, gated) {
         (Attach::Responder | Attach::Address, true) => {
-            &["crash, with the guard or alone: none; hang: none"]
+            &["crash, with the guard or alone: none; hang: none (on the VIP's interface)"]
         }
         (Attach::Responder, false) => {
             &["crash: none; hang: none, but for one answer that was under way when it stopped"]
@@ -392,7 +392,7 @@ mod tests {
             let text = table(&document, &status, &groups(&document, &status, None));
             for line in [
                 "fences          the holder's kernel lets no answer, announcement or advert leave the VIP's interface from the lease's end on",
-                "crash, with the guard or alone: none; hang: none\n",
+                "crash, with the guard or alone: none; hang: none (on the VIP's interface)\n",
                 "kills one that stands still for a second, or for a lease",
             ] {
                 assert!(text.contains(line), "{attach}: {text}");
