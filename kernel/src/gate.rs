@@ -1,6 +1,6 @@
 //! A deadline in the packet path: what says that this machine has an address leaves it only until then, and the kernel itself looks at the clock.
 //!
-//! A program ([`program`]) behind `clsact` sees what leaves an interface. It knows which addresses and virtual routers are guarded and, for each, until when they may be
+//! A program behind `clsact` sees what leaves an interface. It knows which addresses and virtual routers are guarded and, for each, until when they may be
 //! claimed. The deadline is a word of memory that this process writes and the program reads, so that moving it costs no system call, and letting it pass takes
 //! nobody: it holds for an agent that is stopped, for one that was stopped between its look at the clock and the `send`, and for an address that the kernel answers for
 //! by itself. What comes in, and what is sent from the address otherwise, goes on.
@@ -95,8 +95,8 @@ impl Guarded {
             }
             Self::Router { ifindex, vrid, ipv6 } => {
                 let kind = if ipv6 { Kind::RouterV6 } else { Kind::Router };
-                let [a, b, c, d] = ifindex.to_ne_bytes();
-                put(kind, &[a, b, c, d, vrid]);
+                let (index, [a, b, c, d]) = (ifindex.to_ne_bytes(), u32::from(vrid).to_ne_bytes());
+                put(kind, &[index[0], index[1], index[2], index[3], a, b, c, d]);
             }
         }
         key

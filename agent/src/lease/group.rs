@@ -664,6 +664,8 @@ impl Group {
             self.oddities = std::mem::take(&mut old.oddities);
         }
         if !old.is_attached() {
+            // What it could not take away, or had not claimed yet, is this one's to retire.
+            self.armed = tools.gates.succeed(self.armed.take(), old.armed.take());
             return;
         }
         if self.coexist.stands_back() {

@@ -237,6 +237,7 @@ impl Thread {
         // Whatever led here, nothing may stay.
         self.with_groups(Group::resign);
         self.let_go(false, false);
+        self.with_groups(Group::retire);
         // What could not be taken off the interfaces stays silent.
         if self.groups.iter().all(|group| group.armed().is_none()) {
             self.gates.remove(self.guard.as_ref());

@@ -44,8 +44,8 @@ const KEPT: u8 = 7;
 const LOAD_BYTE: u8 = 0x71;
 const LOAD_WORD: u8 = 0x61;
 const LOAD_DOUBLE: u8 = 0x79;
-const STORE_BYTE: u8 = 0x73;
 const STORE_WORD: u8 = 0x63;
+const SET_WORD: u8 = 0x62;
 const SET_DOUBLE: u8 = 0x7a;
 const ADD_ATOMIC: u8 = 0xdb;
 const LOAD_FD: u8 = 0x18;
@@ -78,8 +78,8 @@ const SKB_IFINDEX: i16 = 40;
 const PASS: i32 = -1;
 const DROP: i32 = 2;
 
-// The stack, from its end: the key, and beneath it what was read. Some kernels (6.8 to 6.12, without CAP_PERFMON) refuse a store to a part of eight bytes
-// that hold a number which they know: eight bytes are either written whole, or from their end to their beginning.
+// The stack, from its end: the key, and beneath it what was read. Some kernels (6.9 to 6.12, without CAP_PERFMON) refuse a store to a part of eight bytes in which they have seen
+// a number being stored, by whatever function: each eight bytes are written once and whole, or in parts of which the one at their beginning comes last.
 const KEY: i16 = -24;
 const KEY_BODY: i16 = KEY + 8;
 const READ: i16 = -32;
@@ -180,8 +180,6 @@ fn protocol(number: u16) -> i32 {
 pub(super) fn program(guarded: BorrowedFd<'_>, slots: BorrowedFd<'_>) -> Vec<Instruction> {
     let mut to = Assembler::default();
     to.push(COPY, PACKET, 1, 0, 0);
-    to.push(SET_DOUBLE, STACK, 0, KEY_BODY, 0);
-    to.push(SET_DOUBLE, STACK, 0, KEY_BODY + 8, 0);
     to.push(LOAD_WORD, 1, PACKET, SKB_PROTOCOL, 0);
     to.jump(IF_EQUAL, (1, 0), protocol(0x0806), Label::Arp);
     to.jump(IF_EQUAL, (1, 0), protocol(0x0800), Label::Ipv4);
@@ -191,6 +189,8 @@ pub(super) fn program(guarded: BorrowedFd<'_>, slots: BorrowedFd<'_>) -> Vec<Ins
     // The sender's protocol address, of an ARP packet for Ethernet and IPv4.
     to.here(Label::Arp);
     to.kind(Kind::Ipv4);
+    to.push(SET_DOUBLE, STACK, 0, KEY_BODY + 8, 0);
+    to.push(SET_WORD, STACK, 0, KEY_BODY + 4, 0);
     to.read(14, KEY_BODY, 4);
     to.jump(JUMP, (0, 0), 0, Label::Look);
 
@@ -246,8 +246,9 @@ pub(super) fn program(guarded: BorrowedFd<'_>, slots: BorrowedFd<'_>) -> Vec<Ins
     to.here(Label::Vrrp);
     to.push(LOAD_BYTE, 1, STACK, READ + 2, 0);
     to.jump(IF_EQUAL, (1, 0), 0, Label::Pass);
+    to.push(SET_DOUBLE, STACK, 0, KEY_BODY + 8, 0);
     to.push(LOAD_BYTE, 1, STACK, READ + 1, 0);
-    to.push(STORE_BYTE, STACK, 1, KEY_BODY + 4, 0);
+    to.push(STORE_WORD, STACK, 1, KEY_BODY + 4, 0);
     to.push(LOAD_WORD, 1, PACKET, SKB_IFINDEX, 0);
     to.push(STORE_WORD, STACK, 1, KEY_BODY, 0);
 

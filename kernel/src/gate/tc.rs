@@ -77,8 +77,8 @@ pub(super) fn attach(
 /// Takes it away. The hook stays: it does nothing by itself, and others may use it.
 pub(super) fn detach(routes: &mut RouteSocket, ifindex: i32) -> Result<(), Errno> {
     match ask(routes, RouteNetlinkMessage::DelTrafficFilter(filter(ifindex)), 0) {
-        // No such filter, no such hook, no such interface.
-        Ok(()) | Err(Errno::ENOENT | Errno::EINVAL | Errno::ENODEV) => Ok(()),
+        // No such filter, no such hook, no such interface, no filters at all.
+        Ok(()) | Err(Errno::ENOENT | Errno::EINVAL | Errno::ENODEV | Errno::EOPNOTSUPP) => Ok(()),
         Err(errno) => Err(errno),
     }
 }

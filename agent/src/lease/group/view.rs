@@ -16,7 +16,8 @@ impl Group {
     pub(crate) fn describe(&self, now: Mono, gates: &Gates, outlook: &mut Outlook) {
         if let Some(ifindex) = self.ifindex() {
             let fault = gates.fault(ifindex);
-            let gated = if self.is_attached() { self.armed.is_some() } else { fault.is_none() };
+            // A claim of before there was a gate, or for which there is no room, is not behind it.
+            let gated = fault.is_none() && (self.armed.is_some() || !self.is_attached());
             if gated {
                 outlook.gated.insert(self.vip.name.clone());
             } else {
