@@ -14,7 +14,7 @@ use lvsmesh_kernel::gate::{Gate, Guarded, Program, Slot};
 use lvsmesh_kernel::route_socket::RouteSocket;
 use lvsmesh_kernel::{Errno, chain};
 
-use super::{LeaseInputs, Order};
+use super::{LeaseInputs, Order, realtime};
 use crate::guard::Guard;
 
 /// A claimed group behind the gate.
@@ -329,6 +329,9 @@ fn run_errands(
     let (sender, errands) = mpsc::channel();
     let mut routes = RouteSocket::open()?;
     let run = move || {
+        // It holds the kernel's lock over network settings (RTNL) while it works, and the lease thread's look at its interfaces waits for that: whoever keeps this
+        // one from the processor would keep that one from its lease.
+        realtime::come_first();
         let detach = |routes: &mut RouteSocket, ifindex| {
             if let Err(error) = Program::detach(routes, ifindex) {
                 tracing::warn!(ifindex, %error, "the gate could not be taken away");

@@ -30,7 +30,7 @@ pub type Favoured = Arc<OnceLock<RealTimeThread>>;
 /// any other; the profile then has to leave room for that.
 pub(super) fn come_first() {
     if let Err(error) = favour() {
-        tracing::warn!(%error, "the lease thread is as likely to wait for the processor as any other; `LimitNICE=-20` in the unit lets it come first");
+        tracing::warn!(%error, thread = std::thread::current().name().unwrap_or_default(), "this thread is as likely to wait for the processor as any other; `LimitNICE=-20` in the unit lets it come first");
     }
 }
 
