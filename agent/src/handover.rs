@@ -262,11 +262,11 @@ async fn arrived(
                 match holders.next() {
                     // On a busy machine the last answer may be the first that came in time.
                     Some((id, epoch)) if id == target.id => return Ok(moved(epoch)),
-                    Some((id, _)) => match state.member(id) {
-                        Some(member) => format!("`{}` holds them", member.name),
-                        None => "nobody holds them".to_owned(),
-                    },
-                    None => "nobody holds them".to_owned(),
+                    other => other
+                        .and_then(|(id, _)| state.member(id))
+                        .map_or("nobody holds them".to_owned(), |member| {
+                            format!("`{}` holds them", member.name)
+                        }),
                 }
             }
         };

@@ -11,7 +11,7 @@ use lvsmesh_tests::fleet::Fleet;
 use lvsmesh_tests::probe::ArpProber;
 use nix::sys::signal::{Signal, kill};
 
-use super::guard::guard_of;
+use super::guard::{guard_of, kill_with_guard};
 
 fn tc(fleet: &Fleet, name: &str, arguments: &[&str]) -> String {
     let node = fleet.lab.node(name);
@@ -73,9 +73,7 @@ fn a_gate_is_where_vips_may_be_held_and_nowhere_else() {
     assert_eq!(fleet.having(VIP), [LVS_1.0]);
 
     // Who dies with its guard leaves it, closed; the next agent takes its place.
-    let guard = guard_of(&fleet, LVS_1.0).expect("a director has a guard");
-    kill(guard, Signal::SIGKILL).expect("it runs");
-    fleet.kill(LVS_1.0);
+    kill_with_guard(&mut fleet, LVS_1.0);
     assert!(is_gated(&fleet, LVS_1.0));
     for name in [LVS_1.0, LVS_2.0] {
         fleet.agent_mut(name).start();
@@ -97,9 +95,7 @@ fn a_machine_that_leaves_has_no_gate_left() {
     fleet.until("lvs-1 holds behind a gate", Duration::from_secs(20), |status| {
         status.vips.iter().all(|vip| vip.holder == LVS_1.0 && vip.gated)
     });
-    let guard = guard_of(&fleet, LVS_1.0).expect("a director has a guard");
-    kill(guard, Signal::SIGKILL).expect("it runs");
-    fleet.kill(LVS_1.0);
+    kill_with_guard(&mut fleet, LVS_1.0);
     assert!(is_gated(&fleet, LVS_1.0), "nobody has taken it away");
     let _removed = fleet.ctl.run(&["node", "remove", LVS_1.0, "--yes"]).succeeded();
     fleet.agent(LVS_1.0).succeed(&["leave"]);
@@ -163,9 +159,7 @@ fn without_a_gate_it_is_said_why_and_a_standing_holder_is_ended_sooner() {
     fleet.agent_mut(LVS_2.0).restart();
     // One that dies with its guard leaves a gate that lets nothing pass. Its successor has none, and takes it away.
     without(&fleet, LVS_1.0);
-    let guard = guard_of(&fleet, LVS_1.0).expect("a director has a guard");
-    kill(guard, Signal::SIGKILL).expect("it runs");
-    fleet.kill(LVS_1.0);
+    kill_with_guard(&mut fleet, LVS_1.0);
     assert!(is_gated(&fleet, LVS_1.0));
     fleet.agent_mut(LVS_1.0).start();
     becomes(&fleet, LVS_1.0, false, 20, "its successor has taken it away");

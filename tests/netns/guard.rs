@@ -22,6 +22,13 @@ pub(super) fn guard_of(fleet: &Fleet, name: &str) -> Option<Pid> {
     fleet.lab.node(name).namespace.processes().into_iter().find(is_guard)
 }
 
+/// Kills an agent's guard, and then the agent: nobody cleans up.
+pub(super) fn kill_with_guard(fleet: &mut Fleet, name: &str) {
+    let guard = guard_of(fleet, name).expect("a director has a guard");
+    kill(guard, Signal::SIGKILL).expect("it runs");
+    fleet.kill(name);
+}
+
 fn resigned(watched: &Watched, since: Instant) -> bool {
     let resigned = Frame::Advert { version: 2, vrid: 51, priority: 0 };
     let frames = watched.capture.frames();

@@ -32,7 +32,7 @@ use lvsmesh_tests::watcher::{Claim, Mark, Watcher, Way};
 use lvsmesh_tests::{Lab, eventually, link, pace};
 use nix::sys::signal::{Signal, kill};
 
-use super::guard::guard_of;
+use super::guard::{guard_of, kill_with_guard};
 
 /// What happens to the holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,10 +157,7 @@ impl Site {
                 self.fleet.agent(holder).process().signal(Signal::SIGSTOP);
             }
             Fault::Killed => drop(self.fleet.kill(holder)),
-            Fault::KilledWithGuard => {
-                kill(guard(), Signal::SIGKILL).expect("the guard runs");
-                self.fleet.kill(holder);
-            }
+            Fault::KilledWithGuard => kill_with_guard(&mut self.fleet, holder),
             Fault::Unplugged => lab.unplug(holder),
             Fault::TakenDown => lab.set_interface(holder, false),
             Fault::Cut => lab.cut(holder),
