@@ -13,6 +13,7 @@ use std::time::Duration;
 use lvsmesh_core::model::{Member, Role};
 use lvsmesh_kernel::ipvs::Ipvs;
 use lvsmesh_kernel::{KernelError, Linux};
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -507,7 +508,21 @@ fn make_run_dir(run_dir: &Path) -> Result<(), AppError> {
         .recursive(true)
         .mode(0o755)
         .create(run_dir)
-        .map_err(system(format!("make run_dir {}", run_dir.display())))
+        .map_err(system(format!("make run_dir {}", run_dir.display())))?;
+    if !is_in_memory(run_dir) {
+        tracing::warn!(
+            run_dir = %run_dir.display(),
+            "run_dir is not on a tmpfs: the lease thread writes there at every renewal, and a disk that is busy can cost it the lease; use a directory below /run"
+        );
+    }
+    Ok(())
+}
+
+/// Whether what is written there waits for no disk. `true`, too, if that is not to be found out.
+fn is_in_memory(directory: &Path) -> bool {
+    /// Linux, `include/uapi/linux/magic.h`.
+    const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+    statfs(directory).map_or(true, |fs| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&fs.filesystem_type()))
 }
 
 /// What was changed in `agent.toml` since the node was admitted has no effect until it joins again, and is easy to overlook.
@@ -558,5 +573,12 @@ mod tests {
         assert!(!progress.since_last(0));
         assert!(progress.since_last(1));
         assert!(!progress.since_last(1));
+    }
+
+    #[test]
+    fn a_run_directory_on_no_tmpfs_is_noticed() {
+        assert!(is_in_memory(Path::new("/dev/shm")));
+        assert!(!is_in_memory(Path::new("/proc")));
+        assert!(is_in_memory(Path::new("/nowhere")), "nothing is said of what cannot be looked at");
     }
 }

@@ -38,6 +38,7 @@ pub struct Agent {
     pub name: String,
     namespace: Namespace,
     directory: PathBuf,
+    run: PathBuf,
     secure: bool,
     release: Option<PathBuf>,
     process: Option<Process>,
@@ -56,6 +57,7 @@ impl Agent {
             name: node.name.clone(),
             namespace: node.namespace.clone(),
             directory,
+            run: lab.run_directory(&node.name),
             secure: settings.tls.is_some(),
             release: None,
             process: None,
@@ -72,7 +74,7 @@ impl Agent {
             settings.roles,
             node.address.to_string(),
             self.data(),
-            self.directory.join("run"),
+            self.run,
         );
         if let Some(files) = &settings.tls {
             let Files { ca, cert, key } = files;
@@ -255,7 +257,7 @@ impl Agent {
     /// If it runs.
     pub fn lose_disk(&self) {
         assert!(!self.runs(), "an agent must be down before its disk is taken away");
-        for directory in [self.data(), self.directory.join("run")] {
+        for directory in [self.data(), self.run.clone()] {
             if directory.exists() {
                 std::fs::remove_dir_all(&directory).expect("the lab's directory is writable");
             }

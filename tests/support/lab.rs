@@ -33,6 +33,8 @@ pub struct Lab {
     switch: Namespace,
     nodes: Vec<Node>,
     directory: Option<TempDir>,
+    /// On a tmpfs.
+    memory: Option<TempDir>,
 }
 
 impl Lab {
@@ -78,7 +80,9 @@ impl Lab {
         let nodes = machines.iter().enumerate().map(node).collect();
         let directory =
             TempDir::with_prefix("lvsmesh-lab-").expect("the temporary directory is writable");
-        Self { switch, nodes, directory: Some(directory) }
+        // Run directories are on a tmpfs, as `/run` is; what a container has as `/run` may be a disk.
+        let memory = TempDir::with_prefix_in("lvsmesh-lab-", "/dev/shm").ok();
+        Self { switch, nodes, directory: Some(directory), memory }
     }
 
     /// A machine by its name.
@@ -112,6 +116,15 @@ impl Lab {
         let root = self.directory.as_ref().expect("the directory goes when the lab does");
         let directory = root.path().join(node);
         std::fs::create_dir_all(&directory).expect("the temporary directory is writable");
+        directory
+    }
+
+    /// A directory for what a machine has below `/run`; made if it is not there.
+    #[must_use]
+    pub fn run_directory(&self, node: &str) -> PathBuf {
+        let Some(memory) = &self.memory else { return self.directory(node).join("run") };
+        let directory = memory.path().join(node);
+        std::fs::create_dir_all(&directory).expect("/dev/shm is writable");
         directory
     }
 
@@ -234,10 +247,10 @@ impl Drop for Lab {
         for node in &self.nodes {
             node.namespace.clear();
         }
-        if std::env::var_os("LVSMESH_KEEP").is_some()
-            && let Some(directory) = self.directory.take()
-        {
-            note(&format!("kept: {}", directory.keep().display()));
+        if std::env::var_os("LVSMESH_KEEP").is_some() {
+            for directory in [self.directory.take(), self.memory.take()].into_iter().flatten() {
+                note(&format!("kept: {}", directory.keep().display()));
+            }
         }
     }
 }
