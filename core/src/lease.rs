@@ -23,6 +23,7 @@ mod tenure;
 pub mod wire;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::model::NodeId;
 use crate::time::Mono;
@@ -72,6 +73,9 @@ pub enum Input {
     },
     /// Ask for that span from the next HOLD on. With [`Timing::adaptive`] the machine comes to it by itself; this is for whoever checks that it may.
     Ask(Span),
+    /// Begin the release of a lease that is not renewed so long before its end, instead of [`Timing::release_margin`]. It bears on nothing but how long a
+    /// holder may wait for a late renewal: whoever has nothing to take off an interface, because every emission asks, may wait to the end.
+    ReleaseMargin(Duration),
     /// The machine was suspended, or its clock went back: whatever it held is void.
     Suspended,
 }
@@ -157,7 +161,7 @@ pub enum Effect {
         /// New end.
         until: Mono,
     },
-    /// Let go at once: nothing may be emitted any more. An unrenewed lease is released [`Timing::release_margin`] before it ends.
+    /// Let go at once: nothing may be emitted any more. An unrenewed lease is released [`Timing::release_margin`] before it ends, or as [`Input::ReleaseMargin`] says.
     Release {
         /// The tenure that is over.
         epoch: u64,

@@ -194,7 +194,10 @@ fn timing(seed: u64) -> Timing {
         quiet: Duration::from_millis(150),
     };
     let adaptive = Some(limits).filter(|_| seed.is_multiple_of(3));
-    Timing { adaptive, ..Profile::Default.timing() }
+    // As with addresses on interfaces, and as without.
+    let release_margin = if seed.is_multiple_of(2) { 10 * MS } else { 0 };
+    let release_margin = Duration::from_nanos(release_margin);
+    Timing { adaptive, release_margin, ..Profile::Default.timing() }
 }
 
 /// Runs a seed to its end.

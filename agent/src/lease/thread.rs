@@ -142,6 +142,8 @@ struct Thread {
     renew_at: Mono,
     /// Since when the thread is to end.
     stopping: Option<Mono>,
+    /// As the lease machine has it.
+    release_margin: Duration,
     /// Turns in a row that came too early for anything to do.
     restless: bool,
     done: bool,
@@ -224,6 +226,7 @@ impl Thread {
             unsaid: None,
             leftovers: left.is_some_and(|bound| bound.holding),
             stopping: None,
+            release_margin: config.timing.release_margin,
             restless: false,
             done: false,
         })
@@ -276,6 +279,7 @@ impl Thread {
             self.majority();
         }
         self.look();
+        self.leave_time_to_release(&[]);
         self.wake();
         self.settle();
         self.prefer();

@@ -133,6 +133,8 @@ pub struct Lease {
     /// What the next HOLD asks for.
     pub(super) wanted: Span,
     pub(super) adapting: Adapting,
+    /// How long before the end of an unrenewed lease the release begins.
+    pub(super) release_margin: Duration,
 }
 
 impl Lease {
@@ -161,6 +163,7 @@ impl Lease {
             pace: Pace::default(),
             wanted: config.timing.span,
             adapting: Adapting::default(),
+            release_margin: config.timing.release_margin,
         }
     }
 
@@ -191,6 +194,7 @@ impl Lease {
             Input::TableReady { epoch } => self.table_ready(epoch),
             Input::Abdicate { successor } => self.abdicate(now, successor, out),
             Input::Ask(span) => self.wanted = span,
+            Input::ReleaseMargin(margin) => self.release_margin = margin,
             Input::Suspended => self.end_tenure(now, Loss::Suspended, None, out),
         }
         self.begin_tenure(now);
@@ -255,9 +259,8 @@ impl Lease {
     /// The next moment at which [`Input::Timer`] is due; the end of time when there is none.
     #[must_use]
     pub fn deadline(&self) -> Mono {
-        let margin = self.config.timing.release_margin;
         let tenure = self.tenure.iter().flat_map(|tenure| {
-            let lost = tenure.until.map(|until| until.before(margin));
+            let lost = tenure.until.map(|until| until.before(self.release_margin));
             let hopeless = Some(tenure.give_up_at).filter(|_| tenure.phase != Phase::Holding);
             [Some(tenure.beat_at), lost, hopeless]
         });

@@ -10,8 +10,8 @@ use std::time::Duration;
 /// The longest promise that any voter makes, and so the longest silence that a restarted voter needs when it cannot know what it promised.
 pub const PROMISE_MAX: Duration = Duration::from_millis(2000);
 
-/// The shortest promise that may be asked for. Its lease of 44 ms leaves 34 before the release begins: four beats of 7.5 ms, and the way to a voter and
-/// back.
+/// The shortest promise that may be asked for. Its lease of 44 ms leaves 34 before the release may begin: four beats of 7.5 ms, and the way to a
+/// voter and back.
 pub const PROMISE_MIN: Duration = Duration::from_millis(60);
 
 /// A VIP's removal must have reached the kernel when the lease ends; 10 ms is a slow netlink call on a busy machine.
@@ -208,7 +208,7 @@ pub struct Timing {
     pub adaptive: Option<Adaptive>,
     /// The longest promise this node makes, whatever it is asked for.
     pub promise_max: Duration,
-    /// How long before the end of an unrenewed lease the release begins.
+    /// How long before the end of an unrenewed lease the release begins, until [`super::Input::ReleaseMargin`] says otherwise.
     pub release_margin: Duration,
     /// How long a leader may ask for promises without claiming; then it lets others try.
     pub patience: Duration,

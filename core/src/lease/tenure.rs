@@ -176,7 +176,7 @@ impl Lease {
         let Some(tenure) = self.tenure.as_mut() else { return };
         let timing = &self.config.timing;
         let end = tenure.count(&self.voters, &self.config, now);
-        let enough = end.filter(|until| *until > now.after(timing.release_margin));
+        let enough = end.filter(|until| *until > now.after(self.release_margin));
         let before = std::mem::replace(&mut tenure.until, enough);
         if before.is_none() && enough.is_some() {
             tenure.give_up_at = now.after(timing.patience);

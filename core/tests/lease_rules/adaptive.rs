@@ -20,7 +20,15 @@ struct Far {
 
 impl Far {
     fn new(round_trip: u64) -> Self {
-        let timing = Timing { adaptive: Some(Adaptive::WIDEST), ..Profile::Default.timing() };
+        Self::with_margin(round_trip, 10)
+    }
+
+    fn with_margin(round_trip: u64, release_margin: u64) -> Self {
+        let timing = Timing {
+            adaptive: Some(Adaptive::WIDEST),
+            release_margin: span(release_margin),
+            ..Profile::Default.timing()
+        };
         let mut node = Node { lease: Lease::new(LeaseConfig::new(ME, timing, 4), Mono(0)) };
         node.at(0, voters_of(1..=3));
         node.at(0, Input::Standing(Standing { eligible: true, rank: 0, witness: false }));
@@ -85,14 +93,16 @@ impl Far {
 #[test]
 fn a_holder_comes_to_promises_that_the_way_there_and_back_fits_into_and_to_none_longer() {
     const STEPS: [u64; 7] = [200_000, 300_000, 450_000, 675_000, 1_012_500, 1_518_750, 2_000_000];
-    for round_trip in [1_u64, 60, 120, 155, 165, 300, 700] {
+    let margins = [10, 0];
+    let ways = [1_u64, 60, 120, 155, 165, 300, 700];
+    for (round_trip, margin) in ways.into_iter().flat_map(|way| margins.map(|ms| (way, ms))) {
         // A lease of nine tenths less 10 ms may be 65 % used at a beat. They come eight to a promise, and here at whole milliseconds.
         let fits = |promise: &&u64| {
             let (lease, beat) = (**promise * 9 / 10 - 10_000, (**promise / 8).div_ceil(1000));
             round_trip.div_ceil(beat) * beat * 1000 <= lease * 65 / 100
         };
         let promise = *STEPS.iter().find(fits).expect("2 s are enough");
-        let mut far = Far::new(round_trip);
+        let mut far = Far::with_margin(round_trip, margin);
         far.until(60_000);
         assert_eq!(far.promise(60_000), Duration::from_micros(promise), "{round_trip} ms");
         assert!(far.node.lease.may_emit(ms(60_000)), "{round_trip} ms: it holds");

@@ -305,3 +305,18 @@ fn a_holder_that_may_not_hold_any_more_lets_go() {
     assert_eq!(effects[1], send(X, relinquish(5, 1, None)));
     assert_eq!(effects[3], Effect::StepDown { term: 5 });
 }
+
+#[test]
+fn whoever_has_nothing_to_take_away_waits_for_a_late_renewal_to_the_end() {
+    let mut node = Node::holder();
+    node.at(1001, Input::ReleaseMargin(Duration::ZERO));
+    // 10 ms before the end of a lease of 170 it would let go otherwise.
+    let released = |effect: &Effect| matches!(effect, Effect::Release { .. });
+    assert!(!node.at(1169, Input::Timer).iter().any(released));
+    assert!(node.lease.may_emit(ms(1169)));
+    let extended = node.at(1169, from(X, ack(5, 2, 1025)));
+    assert_eq!(extended.first(), Some(&Effect::Extend { until: ms(1195) }));
+    let lost = Effect::Release { epoch: 5, why: Loss::Expired };
+    assert_eq!(node.at(1195, Input::Timer).first(), Some(&lost));
+    assert!(!node.lease.may_emit(ms(1195)));
+}

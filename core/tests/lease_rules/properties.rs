@@ -27,6 +27,7 @@ fn input() -> impl Strategy<Value = Input> {
         2 => term().prop_map(|epoch| Input::TableReady { epoch }),
         1 => proptest::option::of(node()).prop_map(|successor| Input::Abdicate { successor }),
         1 => Just(Input::Suspended),
+        1 => (0u64..30).prop_map(|ms| Input::ReleaseMargin(Duration::from_millis(ms))),
     ]
 }
 

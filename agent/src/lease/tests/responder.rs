@@ -1,11 +1,14 @@
 //! The agent answers for VIPs that the kernel has on `lo`: to whom, what, and when not.
 
+use std::cell::Cell;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use lvsmesh_core::arp::Mac;
 use lvsmesh_core::model::{Attach, VrrpVersion};
 use lvsmesh_core::ndp::{self, Advertisement};
+use lvsmesh_kernel::clock::raw_now;
 
+use super::without::policy;
 use super::*;
 
 const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 3, 100);
@@ -203,6 +206,40 @@ fn a_deposed_holder_answers_nothing_that_was_asked_before_or_after() {
     assert!(holder.handle.outlook.borrow().answering.is_empty());
     asker.nobody_answers();
     holder.stop();
+}
+
+/// The end of a lease that nobody renews, and when the holder let go.
+fn runs_out(vip: Vip, word: Policy) -> (Mono, Mono) {
+    let _neighbour = Neighbour::new();
+    let holder = Holder::start();
+    holder.handle.inputs.order(policy(word));
+    holder.elect_for(vip);
+    holder.handle.inputs.send(Input::Voters([OWN, NodeId(2)].into()));
+    let counters = Arc::clone(&holder.handle.counters);
+    let until = Cell::new(Mono(0));
+    wait_until("the lease runs out", || {
+        let now = counters.lease_until.get();
+        until.set(until.get().max(now));
+        now == Mono(0)
+    });
+    let seen = raw_now();
+    holder.stop();
+    (until.get(), seen)
+}
+
+#[test]
+fn a_lease_is_let_go_before_its_end_only_where_something_is_to_be_done_by_then() {
+    let (until, seen) = runs_out(responder(), Policy::Strict);
+    assert!(seen >= until, "it let go {:?} too early", until.remaining(seen));
+    // Addresses have to be taken away, and who goes on without a lease must not be late. Both begin 10 ms before; a busy machine may show it late.
+    let address = || Vip { attach: Attach::Address, ..vip() };
+    for (vip, word) in [(address(), Policy::Strict), (responder(), Policy::Sticky)] {
+        let early = || {
+            let (until, seen) = runs_out(vip.clone(), word);
+            seen < until
+        };
+        assert!((0..10).any(|_| early()), "{:?}, {word:?}: not before the end", vip.attach);
+    }
 }
 
 #[test]

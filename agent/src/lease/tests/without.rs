@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn policy(policy: Policy) -> Order {
+pub(super) fn policy(policy: Policy) -> Order {
     Order::WithoutQuorum(WithoutQuorum { policy, rank: 0, directors: [NodeId(2)].into() })
 }
 

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
-use lvsmesh_core::model::Vip;
+use lvsmesh_core::lease::Input;
+use lvsmesh_core::model::{Attach, Vip};
 use lvsmesh_core::time::Mono;
+use lvsmesh_core::vrrp::fallback::Policy;
 
 use super::super::group::{Group, Tools};
 use super::{LOOK, RENEW, Thread};
@@ -49,6 +52,8 @@ impl Thread {
         if self.groups.iter().map(|group| &group.vip).eq(&vips) {
             return;
         }
+        // Before anything of theirs is on an interface.
+        self.leave_time_to_release(&vips);
         let (all, now) = (all_vips(&vips), self.clock.now());
         let mut old: BTreeMap<String, Group> =
             self.groups.drain(..).map(|group| (group.vip.name.clone(), group)).collect();
@@ -88,6 +93,18 @@ impl Thread {
             tracing::warn!(%fault, "a VIP group cannot be claimed here");
         }
         self.publish();
+    }
+
+    /// Taking addresses off an interface needs time before the lease ends, and so does a holder that is to go on without one. Where nothing has to be done
+    /// by then, because every emission asks, a late renewal may be waited for to the end.
+    pub(super) fn leave_time_to_release(&mut self, vips: &[Vip]) {
+        let groups = self.groups.iter().map(|group| &group.vip);
+        let attached = groups.chain(vips).any(|vip| vip.attach == Attach::Address);
+        let needed = attached || self.without.policy != Policy::Strict;
+        let margin = if needed { self.timing.release_margin } else { Duration::ZERO };
+        if std::mem::replace(&mut self.release_margin, margin) != margin {
+            self.step(Input::ReleaseMargin(margin));
+        }
     }
 
     fn succeed(&mut self, index: usize, old: &mut Group) {
