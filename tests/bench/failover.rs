@@ -2,10 +2,10 @@
 //! thousand times a second by datagram and as often by ARP. In network namespaces; no IPVS is needed.
 //!
 //! ```text
-//! cargo build --release --workspace --bins
-//! target/release/failover                      # root, Debian's keepalived and nftables; ten rounds, about a quarter of an hour
-//! target/release/failover --hogs 10            # and ten minutes with 24 processes that want the processor; --rounds 0: nothing else
-//! target/release/failover --quick-hogs 10      # the same at P = 60 ms, beside keepalived with adverts of 10 ms
+//! cargo build --workspace --bins               # or with --release, and then target/release below
+//! target/debug/failover                        # root, Debian's keepalived and nftables; ten rounds, about a quarter of an hour
+//! target/debug/failover --hogs 10              # and ten minutes with 24 processes that want the processor; --rounds 0: nothing else
+//! target/debug/failover --quick-hogs 10        # the same at P = 60 ms, beside keepalived with adverts of 10 ms; --realtime, --nice
 //! ```
 //!
 //! keepalived runs on two machines of its own, lvsmesh on two directors (neither a realserver) and a witness; each has a VIP of its own.
@@ -18,6 +18,7 @@
 
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -161,6 +162,7 @@ fn watch(
         let story = watcher.since(mark);
         (watcher.answered_by(mark).is_some() && story.datagrams.len() > 20).then_some(())
     });
+    std::thread::sleep(phase());
     act();
     let acted = watcher.mark();
     eventually("somebody else has taken over", LIMIT, || settled(&watcher, acted).then_some(()));
@@ -179,6 +181,14 @@ fn watch(
         lost: asked.saturating_sub(u64::try_from(counted).unwrap_or(u64::MAX)),
         twice: story.twice().len(),
     }
+}
+
+/// A part of a second, another each time and evenly spread: whatever has an interval is struck at every phase of it alike.
+fn phase() -> Duration {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let calls = f64::from(CALLS.fetch_add(1, Ordering::Relaxed));
+    // The golden ratio's multiples leave the smallest gaps.
+    Duration::from_secs(1).mul_f64((calls * 0.618_033_988_749_895).fract())
 }
 
 /// The longest time between two answers of one kind.

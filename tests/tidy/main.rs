@@ -141,14 +141,8 @@ fn every_case_of_a_disaster_names_tests_that_there_are() {
     let file = root().join("docs/disasters.md");
     let text = std::fs::read_to_string(&file)
         .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    let tests: BTreeSet<String> = files("rs")
-        .iter()
-        .flat_map(|(_, text)| text.lines())
-        .filter_map(|line| {
-            let name = line.trim_start().trim_start_matches("async ").strip_prefix("fn ")?;
-            Some(name.split(['(', '<']).next()?.to_owned())
-        })
-        .collect();
+    let tests: BTreeSet<String> =
+        files("rs").iter().flat_map(|(_, text)| test_functions(text)).collect();
     let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| **")).collect();
     assert!(rows.len() >= 10, "only {} cases", rows.len());
     for row in rows {
@@ -159,11 +153,35 @@ fn every_case_of_a_disaster_names_tests_that_there_are() {
             assert!(tests.contains(name), "no test is named {name}");
         }
     }
-    let rules = text.split("Shown by").nth(1).unwrap_or_default();
-    let named: Vec<&str> = rules.split("\n\n").next().unwrap_or_default().split('`').collect();
-    for name in named.iter().skip(1).step_by(2) {
-        assert!(tests.contains(*name), "no test is named {name}");
+    for rules in text.split("Shown by ").skip(1) {
+        let named: Vec<&str> = rules.split("\n\n").next().unwrap_or_default().split('`').collect();
+        for name in named.iter().skip(1).step_by(2) {
+            assert!(tests.contains(*name), "no test is named {name}");
+        }
     }
+}
+
+/// The names of functions that have an attribute `test` or `tokio::test`, or that `proptest!` makes tests of.
+fn test_functions(text: &str) -> Vec<String> {
+    let mut marked = false;
+    let mut names = Vec::new();
+    for line in text.lines().map(str::trim_start) {
+        if line == "#[test]" || line.starts_with("#[tokio::test") {
+            marked = true;
+        } else if let Some(name) = line.trim_start_matches("async ").strip_prefix("fn ") {
+            let name = name.split(['(', '<']).next().unwrap_or_default();
+            if std::mem::take(&mut marked) {
+                names.push(name.to_owned());
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn only_functions_that_are_tests_count() {
+    let text = "#[test]\n#[track_caller]\nfn one() {\n}\nfn two() {}\n    #[tokio::test(start_paused = true)]\n    async fn three() {}\n";
+    assert_eq!(test_functions(text), ["one", "three"]);
 }
 
 #[test]
