@@ -34,8 +34,9 @@ const OLD_1: (&str, Ipv4Addr) = ("old-1", Ipv4Addr::new(192, 168, 3, 104));
 const OLD_2: (&str, Ipv4Addr) = ("old-2", Ipv4Addr::new(192, 168, 3, 105));
 const OLD_VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 3, 200);
 
-/// P in milliseconds of the quickest fleet, and the interval of adverts in seconds that it stands beside.
-const QUICK: &str = "60";
+/// P, L and the beat in milliseconds of the quickest fleet: the longest whole L that the rules allow with that P, and a shorter beat than P alone would give. And
+/// the interval of adverts in seconds that it stands beside.
+const QUICK: &str = "60/47/5";
 const QUICK_INTERVAL: &str = "0.01";
 
 /// Processes that want the processor.
@@ -337,11 +338,11 @@ fn suffers(fleet: &mut Fleet, event: Event) -> Seen {
     seen
 }
 
-/// A profile's name, or what P is.
+/// A profile's name, or what P, L and the beat are.
 fn timing(profile: &str) -> String {
-    match profile.parse::<u64>() {
-        Ok(promise) => format!("P = {promise} ms"),
-        Err(_) => profile.to_owned(),
+    match profile.split('/').collect::<Vec<_>>()[..] {
+        [promise, lease, beat] => format!("P = {promise} ms, L = {lease}, a beat each {beat}"),
+        _ => profile.to_owned(),
     }
 }
 

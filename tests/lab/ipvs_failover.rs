@@ -7,6 +7,7 @@ use lvsmesh_tests::pages::Client;
 use lvsmesh_tests::probe::ArpProber;
 use lvsmesh_tests::reference::{Reference, lost_outside};
 use lvsmesh_tests::{eventually, pace, scaled};
+use nix::sys::signal::Signal;
 
 /// Eight connections, all answered, by both servers.
 fn eight_of_eight(running: &Reference, when: &str) {
@@ -133,6 +134,51 @@ fn planned_moves_to_the_dual_role_node_and_back_lose_little_and_only_while_they_
     assert!(refused <= ROUNDS, "{refused} of {} moves had to be asked for again", 2 * ROUNDS);
     // Half a request a move is what a table that comes too late or goes too early exceeds.
     assert!(failed <= ROUNDS, "{failed} requests failed in {} moves", 2 * ROUNDS);
+}
+
+/// The same of a node of both roles whose agent is stopped while it holds: `systemctl stop lvs-agent`.
+#[test]
+fn a_clean_stop_of_the_dual_role_holder_loses_little_and_only_while_it_lasts() {
+    const ROUNDS: usize = 3;
+
+    let mut running = Reference::start();
+    running.serve_answered("0s");
+    let (client, prober) = (running.client(), running.prober());
+    settle(&client);
+    let mut windows = Vec::new();
+    let mut longest = Duration::ZERO;
+    for _ in 0..ROUNDS {
+        let asked = Instant::now();
+        eventually("the VIPs move to the dual-role node", Duration::from_secs(30), || {
+            let run = running.fleet.ctl.run(&["failover", "--to", LVS_2.0]);
+            (run.code == 0).then_some(())
+        });
+        windows.push(running.window(&prober, asked, LVS_2.0));
+        running.fleet.converged();
+        running.all_served();
+        settle(&client);
+
+        let stopped = Instant::now();
+        running.fleet.agent_mut(LVS_2.0).end(Signal::SIGTERM);
+        let window = running.window(&prober, stopped, LVS_1.0);
+        longest = longest.max(window.silence.length);
+        windows.push(window);
+        settle(&client);
+        running.fleet.agent_mut(LVS_2.0).start();
+        running.fleet.converged();
+        running.all_served();
+    }
+    let requests = client.requests();
+    let failed = requests.iter().filter(|request| request.answer.is_err()).count();
+    let (sent, unanswered) = prober.finish();
+    pace::note(&format!(
+        "{ROUNDS} moves to the dual-role node, and its agent stopped (profile {}): {failed} of {} requests failed; {unanswered} of {sent} datagrams lost; dark for at most {longest:?} after a stop",
+        pace::profile(),
+        requests.len(),
+    ));
+    let lost = lost_outside(&requests, &windows);
+    assert!(lost.is_empty(), "requests were lost while nothing was done: {lost:#?}");
+    assert!(failed <= ROUNDS, "{failed} requests failed in {ROUNDS} moves and as many stops");
 }
 
 /// Under `vrrp-fallback` the node that is left takes the VIP, with the table that a node of both roles has only while it holds.

@@ -21,7 +21,7 @@ pub struct Settings {
     pub roles: Vec<&'static str>,
     /// Certificates; none: `--insecure`.
     pub tls: Option<Files>,
-    /// Lease timing.
+    /// Lease timing: a profile's name, or P in milliseconds, or P, L and the beat, as in `60/47/5`.
     pub profile: String,
     /// Real-time priority for the lease thread and the guard.
     pub realtime: bool,
@@ -82,9 +82,13 @@ impl Agent {
                 write!(text, "\n[tls]\nca = {ca:?}\ncert = {cert:?}\nkey = {key:?}\n");
         }
         let (profile, realtime) = (&settings.profile, settings.realtime);
-        let timing = match profile.parse::<u64>() {
-            Ok(promise) => format!("promise_ms = {promise}"),
-            Err(_) => format!("profile = {profile:?}"),
+        let spans: Vec<_> = profile.split('/').map_while(|span| span.parse::<u64>().ok()).collect();
+        let timing = match spans[..] {
+            [promise] => format!("promise_ms = {promise}"),
+            [promise, lease, beat] => {
+                format!("promise_ms = {promise}\nlease_ms = {lease}\nbeat_ms = {beat}")
+            }
+            _ => format!("profile = {profile:?}"),
         };
         let _infallible = write!(text, "\n[beat]\n{timing}\nrealtime = {realtime}\n");
         if !settings.gate {
