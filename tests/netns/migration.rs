@@ -100,6 +100,23 @@ impl Site {
         );
     }
 
+    /// Another answers for the VIP and does not advertise it: the fleet says so, and is silent for so many seconds.
+    fn claims_nothing(&self, seconds: u64) {
+        let attached = || {
+            let attached = self.fleet.attached();
+            (!attached.is_empty()).then(|| format!("{attached:?}"))
+        };
+        self.fleet.until("the status says who has it", Duration::from_secs(30), |status| {
+            assert_eq!(attached(), None);
+            status.complaints().contains("answers for 192.168.3.100 and does not advertise it")
+        });
+        pace::throughout("the fleet claims nothing", Duration::from_secs(seconds), attached);
+        let run = self.fleet.ctl.run(&["status"]);
+        assert_eq!(run.code, 3, "{}{}", run.out, run.err);
+        assert!(run.err.contains("degraded: VIP group web is held by lvs-"), "{}", run.err);
+        assert!(run.err.contains(" in silence\n"), "{}", run.err);
+    }
+
     fn command(&self, arguments: &[&str]) -> Moment {
         let at = self.now();
         let _printed = self.fleet.ctl.run(arguments).succeeded();
@@ -144,7 +161,7 @@ fn a_fleet_takes_the_place_of_a_running_pair_and_a_datagram_a_millisecond_counts
 
 #[test]
 fn a_frozen_keepalived_keeps_its_vip_for_as_long_as_its_kernel_answers() {
-    let site = Site::start();
+    let mut site = Site::start();
     site.old[0].freeze();
     // Its backup takes over, and both kernels answer: that is keepalived's own doing, and what the fleet does not join in.
     site.old[1].enters("MASTER", Duration::from_secs(20));
@@ -154,14 +171,18 @@ fn a_frozen_keepalived_keeps_its_vip_for_as_long_as_its_kernel_answers() {
     });
     site.old[1].freeze();
     let vrrp = ", coexist: contest".to_owned();
-    site.fleet.apply(&Document { vrrp, ..Document::vip_alone() });
-    site.fleet.until("the status says who has it", Duration::from_secs(30), |status| {
-        status.complaints().contains("answers for 192.168.3.100 and does not advertise it")
+    let mut document = Document { vrrp, ..Document::vip_alone() };
+    site.fleet.apply(&document);
+    site.claims_nothing(5);
+    // Neither under another configuration, nor when another node has the lease.
+    document.advert_interval = "2s";
+    site.fleet.apply(&document);
+    site.claims_nothing(3);
+    let leader = site.fleet.until("somebody leads", Duration::from_secs(10), |status| {
+        [LVS_1.0, LVS_2.0].contains(&status.leader.as_str())
     });
-    pace::throughout("the fleet claims nothing", Duration::from_secs(5), || {
-        let attached = site.fleet.attached();
-        (!attached.is_empty()).then(|| format!("{attached:?}"))
-    });
+    site.fleet.kill(&leader.leader);
+    site.claims_nothing(5);
     for (name, _) in [OLD_1, OLD_2] {
         assert!(site.fleet.attached().is_empty());
         link::delete_address(&site.fleet.lab.node(name).namespace, "eth0", VIP);

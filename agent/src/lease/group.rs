@@ -134,7 +134,7 @@ impl Group {
             .as_ref()
             .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |segment| segment.interface.source);
         let Vrrp { coexist, priority, version, advert_interval, .. } = vip.vrrp;
-        let coexist = Coexist::new(coexist, priority, version, advert_interval, source, now);
+        let coexist = Coexist::new(coexist, priority, version, advert_interval, source);
         let mut group = Self {
             heard_by: now.after(advert_interval * 6 / 5),
             fallback: Fallback::new(without.terms(&vip, segment.as_ref().ok()), now),
@@ -265,6 +265,10 @@ impl Group {
     /// Does what is due: address, advert, announcement, each under the lease.
     pub(super) fn emit(&mut self, tools: &mut Tools<'_>) {
         let (Some(schedule), Ok(segment)) = (&mut self.schedule, &mut self.segment) else { return };
+        if self.fallback.is_master() && !self.fallback.may_emit(tools.clock.now()) {
+            // What is due stays so until the segment has been listened to, in the next turn.
+            return;
+        }
         let due = schedule.take(tools.clock.now(), self.announcing.is_some());
         let mut trouble = None;
         if due.refresh {
@@ -436,6 +440,7 @@ impl Group {
             }
             match Advert::decode(heard.payload, source, heard.destination) {
                 Ok(received) if source.is_ipv6() && self.is_a_members(source, &received.advert) => {
+                    self.coexist.doubt();
                     self.without_heard(&received.advert, source, tools);
                 }
                 Ok(received) => {
@@ -462,9 +467,9 @@ impl Group {
     /// Whether an advert over IPv6 is a member's, as far as that can be told: it says what this node would say, and this node does not hold.
     ///
     /// Adverts over IPv6 come from link-local addresses, which no configuration lists. A foreign router that says the very same is noticed
-    /// as soon as this node holds, because then no member says anything.
+    /// as soon as this node holds, because then no member says anything; and before that its kernel answers whoever asks for the addresses.
     fn is_a_members(&mut self, source: IpAddr, advert: &Advert) -> bool {
-        if self.coexist.state() != State::NoLease {
+        if !matches!(self.coexist.state(), State::NoLease | State::Checking) {
             return false;
         }
         let own = Advert::of(&self.vip);

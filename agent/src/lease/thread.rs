@@ -468,7 +468,7 @@ impl Thread {
                 let now = self.clock.now();
                 let clean = why == Loss::Abdicated && until.is_some_and(|until| now < until);
                 // Until then no promise behind the lease can have ended, so that nobody else was elected.
-                let spare = span.promise - span.lease;
+                let spare = span.longest_lease().saturating_sub(span.lease);
                 let in_time = until.is_some_and(|until| now < until.after(spare));
                 self.let_go(clean, why == Loss::Expired && in_time);
             }
@@ -526,11 +526,13 @@ impl Thread {
         self.unsaid = None;
         if std::mem::take(&mut self.leased) {
             self.counters.releases.add();
+            let members = std::mem::take(&mut self.members);
             self.with_groups(|group, tools| {
-                if !(orphaned && group.expired(tools)) {
+                if !(orphaned && group.expired(&members, tools)) {
                     group.lost(goodbye, tools);
                 }
             });
+            self.members = members;
         }
         // Last: on a dual-role node the table goes when this is seen, and the VIP must have gone before it.
         self.settle();

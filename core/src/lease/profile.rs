@@ -153,9 +153,7 @@ impl Span {
         if promise < PROMISE_MIN || promise > PROMISE_MAX {
             return Err(RuleBroken::Promise { promise });
         }
-        // L / (1 - d) + a <= P / (1 + d)
-        let most = (promise * 100 / (100 + DRIFT_PERCENT)).saturating_sub(EMISSION);
-        let most = most * (100 - DRIFT_PERCENT) / 100;
+        let most = self.longest_lease();
         if lease > most {
             return Err(RuleBroken::Lease { lease, promise, most: whole_millis(most) });
         }
@@ -167,6 +165,14 @@ impl Span {
             return Err(RuleBroken::Restless { beat });
         }
         Ok(self)
+    }
+
+    /// The longest L that P allows, which is how long after a request was sent its promise cannot have ended, on a holder's clock that is off by as much as may be
+    /// and with an emission that is as late as may be: `L / (1 - d) + a <= P / (1 + d)`.
+    #[must_use]
+    pub fn longest_lease(self) -> Duration {
+        let most = (self.promise * 100 / (100 + DRIFT_PERCENT)).saturating_sub(EMISSION);
+        most * (100 - DRIFT_PERCENT) / 100
     }
 
     /// A lease with less left than this is not claimed under; the next renewal is awaited.
@@ -287,6 +293,9 @@ mod tests {
             let lease_at_most = span.lease.as_secs_f64() / 0.98;
             let promise_at_least = span.promise.as_secs_f64() / 1.02;
             assert!(lease_at_most + 0.010 <= promise_at_least, "{span:?}");
+            let longest_at_most = span.longest_lease().as_secs_f64() / 0.98;
+            assert!(longest_at_most + 0.010 <= promise_at_least + 1e-8, "{span:?}");
+            assert!(span.lease <= span.longest_lease(), "{span:?}");
             assert!(span.beat * 4 <= span.lease, "{span:?}: three beats may be lost");
             assert_eq!(span.checked(), Ok(span), "what the formula gives is allowed");
         }

@@ -27,6 +27,8 @@ const DENSE_ADVERTS: u8 = 3;
 const DENSE: Duration = Duration::from_millis(100);
 /// Addresses that somebody has who does not advertise are looked at again after this.
 const AGAIN: Duration = Duration::from_millis(200);
+/// Who had the addresses is remembered for at least this: longer than any failover takes.
+const REMEMBERED: Duration = Duration::from_secs(10);
 /// An announcement by another is answered at most this often: the other may do the same.
 const ANSWER_EVERY: Duration = Duration::from_secs(1);
 
@@ -119,8 +121,9 @@ pub struct Coexist {
     state: State,
     /// The highest foreign master heard.
     foreign: Option<Known>,
-    /// A foreign master that is alive would have been heard by then.
-    known_from: Mono,
+    /// The addresses were with this node or another member lately, and no foreign router has been heard since: until then they are claimed without
+    /// asking.
+    sure_until: Mono,
     /// Under another configuration this node was seen already.
     was_active: bool,
     /// It was, and is to give the addresses back now.
@@ -161,7 +164,7 @@ struct Contest {
 }
 
 impl Coexist {
-    /// A machine without a lease that begins to listen `now`. `source` is the address that our adverts come from, `interval` what is between
+    /// A machine without a lease that knows nothing of others. `source` is the address that our adverts come from, `interval` what is between
     /// them.
     #[must_use]
     pub fn new(
@@ -170,9 +173,8 @@ impl Coexist {
         version: VrrpVersion,
         interval: Duration,
         source: IpAddr,
-        now: Mono,
     ) -> Self {
-        let mut machine = Self {
+        Self {
             policy,
             priority,
             source,
@@ -180,7 +182,7 @@ impl Coexist {
             interval,
             state: State::NoLease,
             foreign: None,
-            known_from: now,
+            sure_until: Mono(0),
             was_active: false,
             stands_back: false,
             wake: None,
@@ -190,23 +192,29 @@ impl Coexist {
             answered_at: None,
             contest: Contest::default(),
             contested: None,
-        };
-        machine.known_from = now.after(machine.down_time(interval));
-        machine
+        }
     }
 
     /// Takes over what a machine for the same virtual router and interface knows, whose configuration this one's replaces.
     pub fn succeed(&mut self, old: &Self) {
         self.foreign = old.foreign;
-        self.known_from = old.known_from;
+        self.sure_until = old.sure_until;
         let active = old.state == State::Active;
         self.stands_back = active && (old.policy, self.policy) == (Policy::Contest, Policy::Yield);
         self.was_active = active && !self.stands_back;
     }
 
-    /// A member advertises the virtual router: it would be silent if there were a foreign master, so none has to be asked for.
+    /// A member that holds under a lease advertises the virtual router. Unless it contests with a foreign master, which would be heard here, too, it has the
+    /// addresses.
     pub fn vouched(&mut self, now: Mono) {
-        self.known_from = self.known_from.min(now);
+        if self.foreign(now).is_none() {
+            self.sure_until = now.after(REMEMBERED.max(self.down_time(self.interval)));
+        }
+    }
+
+    /// An advert was heard that a member may have sent, or a foreign router that says the same.
+    pub fn doubt(&mut self) {
+        self.sure_until = Mono(0);
     }
 
     /// Whether a claim under the old configuration is to be given up with a goodbye, and a foreign backup to be waited for: addresses that were
@@ -266,6 +274,9 @@ impl Coexist {
             Input::Acquired { alone } => self.acquired(now, alone),
             Input::Lost => {
                 // What was on the wire is the lease machine's to withdraw.
+                if self.state == State::Active {
+                    self.vouched(now);
+                }
                 self.contested = None;
                 self.unsure = false;
                 self.enter(State::NoLease);
@@ -298,12 +309,14 @@ impl Coexist {
                 self.unsure = true;
                 self.begin_contest(now)
             }
-            None if now >= self.known_from => self.claim(),
+            None if now < self.sure_until => self.claim(),
             None => self.check(now),
         }
     }
 
     fn heard(&mut self, now: Mono, heard: Foreign) -> Option<Effect> {
+        // It may leave its address behind.
+        self.doubt();
         let replaces = self
             .foreign(now)
             .is_none_or(|known| known.source == heard.source || rank(heard) > rank(known));

@@ -115,7 +115,7 @@ pub enum Input {
     /// This node claims the group under a lease of its own.
     Lease,
     /// This node's lease, under which the group was on the wire, was not renewed. Noticed before any promise behind it can have ended, so
-    /// that nobody else can hold yet.
+    /// that nobody else can hold yet, and after the segment was [listened](Fallback::listened) to.
     Expired,
     /// Whether this node could hold: a director that votes, with carrier, and with all that its kernel needs.
     Fit(bool),
@@ -267,6 +267,12 @@ impl Fallback {
         self.is_master() && now < self.fresh_until
     }
 
+    /// When a holder, or somebody who says that it has the addresses, was last heard of; or this machine last stopped asking or holding.
+    #[must_use]
+    pub fn last_sign(&self) -> Mono {
+        self.sign
+    }
+
     /// When to feed [`Input::Timer`] next.
     #[must_use]
     pub fn deadline(&self) -> Option<Mono> {
@@ -349,7 +355,6 @@ impl Fallback {
         self.arbiter = now;
         self.wake = now;
         self.defended = None;
-        self.listened(now);
     }
 
     fn heard(&mut self, now: Mono, other: (u8, IpAddr)) -> Option<Effect> {

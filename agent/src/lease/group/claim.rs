@@ -1,6 +1,7 @@
 //! What a claim puts in place and takes away: addresses or a responder's ear, the gate before them, and the guard's knowledge of both.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::super::gate::Armed;
 use super::super::schedule::Schedule;
@@ -138,6 +139,11 @@ impl Group {
         };
         if old.segment.is_ok() && router(old) == router(self) {
             self.coexist.succeed(&old.coexist);
+            let known = |address: &IpAddr| old.vip.addresses.contains(address);
+            if !old.is_attached() && !self.vip.addresses.iter().all(known) {
+                // Whoever held the others said nothing about those that are new.
+                self.coexist.doubt();
+            }
             self.kin = std::mem::take(&mut old.kin);
             self.logged = std::mem::take(&mut old.logged);
             self.oddities = std::mem::take(&mut old.oddities);

@@ -73,9 +73,15 @@ impl Group {
         new || self.coexist.foreign(now).is_some_and(|foreign| foreign.member)
     }
 
-    /// The lease was not renewed, and nobody else can have one yet. Says whether the group is held on.
-    pub(crate) fn expired(&mut self, tools: &mut Tools<'_>) -> bool {
-        if !self.is_attached() {
+    /// The lease was not renewed, and nobody else could have one when that was noticed. Says whether the group is held on.
+    pub(crate) fn expired(&mut self, members: &BTreeSet<IpAddr>, tools: &mut Tools<'_>) -> bool {
+        if !self.is_attached() || self.fallback.terms().policy == Policy::Strict {
+            return false;
+        }
+        // This thread may have been stopped since: then somebody may hold by now, and has said so.
+        let began = tools.clock.now();
+        self.listen(members, tools);
+        if !self.is_attached() || self.fallback.last_sign() >= began {
             return false;
         }
         let _ = self.coexist.step(tools.clock.now(), Coexisting::Lost);
@@ -183,7 +189,12 @@ impl Group {
         } else if self.kin.contains(&source) {
             // Over IPv6 more has to be looked at.
             return false;
-        } else {
+        } else if self.fallback.terms().policy == Policy::Strict
+            && let Some(advert) = &advert
+            && advert.priority != PRIORITY_GOODBYE
+            && advert.mismatch(&Advert::of(&self.vip)).is_none()
+        {
+            // Under the other policies a member advertises also while it asks whether anybody has the addresses, perhaps for long.
             self.coexist.vouched(now);
         }
         if let Some(advert) = &advert {

@@ -10,10 +10,15 @@ fn ip(last: u8) -> IpAddr {
 
 const ACQUIRED: Input = Input::Acquired { alone: true };
 
-/// Our own address ends in 10. It has listened for long enough when a test begins.
+/// Our own address ends in 10. A member had the addresses when a test begins.
 fn machine(policy: Policy) -> Coexist {
-    let begun = Mono(T0.0 - 60_000_000_000);
-    Coexist::new(policy, OURS, VrrpVersion::V3, SECOND, ip(10), begun)
+    let mut machine = new(policy, OURS);
+    machine.vouched(T0);
+    machine
+}
+
+fn new(policy: Policy, priority: u8) -> Coexist {
+    Coexist::new(policy, priority, VrrpVersion::V3, SECOND, ip(10))
 }
 
 fn advert(last: u8, priority: u8) -> Input {
@@ -189,16 +194,16 @@ fn run(machine: &mut Coexist, until: Mono) -> Vec<(u64, Effect)> {
 
 #[test]
 fn addresses_are_claimed_after_three_questions_that_nobody_answers() {
-    let mut young = Coexist::new(Policy::Yield, OURS, VrrpVersion::V3, SECOND, ip(10), T0);
+    let mut young = new(Policy::Yield, OURS);
     assert_eq!(young.step(T0, ACQUIRED), QUESTION, "a master may be between two adverts");
     let ask = Effect::Ask { advert: false };
     assert_eq!(run(&mut young, T0.after(SECOND)), [(10, ask), (20, ask), (30, Effect::Claim)]);
 
-    let mut vouched = Coexist::new(Policy::Yield, OURS, VrrpVersion::V3, SECOND, ip(10), T0);
+    let mut vouched = new(Policy::Yield, OURS);
     vouched.vouched(T0);
     assert_eq!(vouched.step(T0, ACQUIRED), Some(Effect::Claim));
 
-    let mut answered = Coexist::new(Policy::Yield, OURS, VrrpVersion::V3, SECOND, ip(10), T0);
+    let mut answered = new(Policy::Yield, OURS);
     assert_eq!(answered.step(T0, ACQUIRED), QUESTION);
     assert_eq!(answered.step(T0, Input::Sighted), None);
     assert!(answered.is_occupied());
@@ -207,6 +212,51 @@ fn addresses_are_claimed_after_three_questions_that_nobody_answers() {
     let again = run(&mut answered, T0.after(SECOND));
     assert_eq!(again.last(), Some(&(230, Effect::Claim)));
     assert!(!answered.is_occupied());
+}
+
+#[test]
+fn what_somebody_has_and_nobody_advertises_is_claimed_by_no_later_tenure_and_under_no_other_configuration()
+ {
+    let later = |seconds| T0.after(seconds * SECOND);
+    let asks = |why: &str, machine: &Coexist, now| {
+        assert_eq!(machine.clone().step(now, ACQUIRED), QUESTION, "{why}");
+    };
+    // A foreign master dies and leaves its address behind.
+    let mut holder = after(Policy::Yield, &[advert(9, 150), ACQUIRED]);
+    let gone = holder.deadline().unwrap();
+    assert_eq!(holder.step(gone, Input::Timer), QUESTION);
+    assert_eq!(holder.step(gone, Input::Sighted), None);
+    assert!(holder.is_occupied());
+    let mut other = new(Policy::Yield, OURS);
+    other.succeed(&holder);
+    asks("another configuration", &other, gone);
+    assert_eq!(holder.step(gone, Input::Lost), None);
+    asks("the same node again", &holder, gone);
+    asks("the same node, much later", &holder, gone.after(3600 * SECOND));
+    asks("another node that heard it", &after(Policy::Yield, &[advert(9, 150)]), gone);
+    asks("a node that has heard nothing for an hour", &new(Policy::Yield, OURS), later(3600));
+
+    // A member's adverts count when it cannot be contesting any more.
+    let mut standby = after(Policy::Contest, &[advert(9, 50)]);
+    standby.vouched(later(1));
+    asks("a member contests with it", &standby, later(5));
+    standby.vouched(later(5));
+    assert_eq!(standby.clone().step(later(6), ACQUIRED), Some(Effect::Claim));
+    asks("it was heard too long ago", &standby, later(16));
+    let mut rare = Coexist::new(Policy::Yield, OURS, VrrpVersion::V3, 40 * SECOND, ip(10));
+    rare.vouched(T0);
+    assert_eq!(rare.step(later(120), ACQUIRED), Some(Effect::Claim), "three of its intervals");
+
+    // What was this node's own it knows.
+    let mut own = after(Policy::Yield, &[ACQUIRED]);
+    assert_eq!(own.step(later(60), Input::Lost), None);
+    assert_eq!(own.clone().step(later(61), ACQUIRED), Some(Effect::Claim));
+    asks("long ago", &own, later(71));
+    let mut doubtful = own.clone();
+    doubtful.doubt();
+    asks("a router that may be a member was there since", &doubtful, later(61));
+    assert_eq!(own.step(later(61), advert(9, 50)), None);
+    asks("somebody was there since", &own, later(65));
 }
 
 #[test]
@@ -319,7 +369,7 @@ fn an_announcement_of_another_is_answered_once_a_second() {
 #[test]
 fn a_new_configuration_knows_what_the_old_one_heard() {
     let succeed = |old: &Coexist, policy| {
-        let mut new = Coexist::new(policy, OURS, VrrpVersion::V3, SECOND, ip(10), T0);
+        let mut new = new(policy, OURS);
         new.succeed(old);
         let effect = new.step(T0, ACQUIRED);
         (effect, new.state())
@@ -334,7 +384,7 @@ fn a_new_configuration_knows_what_the_old_one_heard() {
     // Who is seen stays seen, without a gap, unless it is outranked now.
     let active = after(Policy::Yield, &[ACQUIRED, advert(9, 50)]);
     assert_eq!(succeed(&active, Policy::Yield), (Some(Effect::Claim), State::Active));
-    let mut lowered = Coexist::new(Policy::Yield, 1, VrrpVersion::V3, SECOND, ip(10), T0);
+    let mut lowered = new(Policy::Yield, 1);
     lowered.succeed(&active);
     assert_eq!(lowered.step(T0, ACQUIRED), None, "and back again");
     assert_eq!(lowered.state(), State::Yielding);
@@ -344,7 +394,7 @@ fn a_new_configuration_knows_what_the_old_one_heard() {
 fn what_was_taken_is_given_back_to_whoever_wants_it() {
     let taken = after(Policy::Contest, &[ACQUIRED]);
     let give_back = || {
-        let mut new = Coexist::new(Policy::Yield, 1, VrrpVersion::V3, SECOND, ip(10), T0);
+        let mut new = new(Policy::Yield, 1);
         new.succeed(&taken);
         assert!(new.stands_back());
         assert_eq!(new.step(T0, ACQUIRED), None);
@@ -434,9 +484,9 @@ fn a_member_that_holds_without_a_lease_gives_way_whatever_the_policy_on_others_i
         let claimed = until_claimed(&mut machine, T0, 1).unwrap();
         assert!(claimed.0 < 200, "{claimed:?}: it is silent when it does not answer any more");
     }
-    // It has promised, and so given way.
+    // It has promised, and so given way; nobody need be told.
     let mut machine = after(Policy::Yield, &[member(9, 99)]);
-    assert_eq!(machine.step(T0, ACQUIRED), Some(Effect::Claim));
+    assert_eq!(machine.step(T0, ACQUIRED), QUESTION);
     // It holds on under a lease what it held before.
     let mut machine = after(Policy::Yield, &[member(9, 99)]);
     machine.goes_on();

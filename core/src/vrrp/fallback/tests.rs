@@ -51,6 +51,7 @@ fn run(machine: &mut Fallback, until: u64) -> Option<(u64, Effect)> {
 /// A holder without a lease, from `at(0)`.
 fn sticky(terms: Terms) -> Fallback {
     let mut machine = fit(terms);
+    machine.listened(at(0));
     assert_eq!(machine.step(at(0), Input::Expired), Some(Effect::Claim));
     machine
 }
@@ -85,6 +86,8 @@ fn a_holder_goes_on_unless_the_policy_is_strict_or_it_is_unfit() {
         let effect = machine.step(at(0), Input::Expired);
         assert_eq!(effect.is_some(), goes_on, "{policy:?}");
         assert_eq!(machine.is_master(), goes_on, "{policy:?}");
+        assert!(!machine.may_emit(at(0)), "{policy:?}: not before it has listened");
+        machine.listened(at(0));
         assert_eq!(machine.may_emit(at(0)), goes_on, "{policy:?}");
     }
     let mut unfit = Fallback::new(terms(Policy::Vrrp), T0);
@@ -213,6 +216,18 @@ fn a_thread_that_was_stopped_listens_before_it_speaks() {
     assert!(!machine.may_emit(at(50)));
     machine.listened(at(5000));
     assert!(machine.may_emit(at(5001)));
+}
+
+#[test]
+fn whoever_is_heard_of_leaves_a_sign() {
+    let heard = Input::Heard { priority: 1, source: ip(1) };
+    for (input, sign) in
+        [(heard, true), (Input::Sighted, true), (Input::Arbiter, false), (Input::Contact, false)]
+    {
+        let mut machine = fit(terms(Policy::Sticky));
+        assert_eq!(machine.step(at(7), input), None);
+        assert_eq!(machine.last_sign() >= at(7), sign, "{input:?}");
+    }
 }
 
 #[test]
