@@ -18,6 +18,8 @@ pub(crate) enum Exit {
     Usage,
     /// Changes are pending.
     Pending,
+    /// The fleet serves less than it should, or survives less.
+    Degraded,
     /// No such thing.
     NotFound,
     /// The desired state moved on.
@@ -31,13 +33,13 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    /// The number; 7 (partly done) is kept for commands that do several things.
+    /// The number; 7 is free.
     pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::Failed => 1,
             Self::Usage => 2,
-            Self::Pending => 3,
+            Self::Pending | Self::Degraded => 3,
             Self::NotFound => 4,
             Self::Conflict => 5,
             Self::NoQuorum => 6,
@@ -179,7 +181,12 @@ fn default_hint(exit: Exit) -> Option<String> {
         Exit::TimedOut => Some(
             "a change may still have been made: `lvsctl history` tells; --timeout allows more time".into(),
         ),
-        Exit::Done | Exit::Failed | Exit::Usage | Exit::Pending | Exit::NotFound => None,
+        Exit::Done
+        | Exit::Failed
+        | Exit::Usage
+        | Exit::Pending
+        | Exit::Degraded
+        | Exit::NotFound => None,
     }
 }
 

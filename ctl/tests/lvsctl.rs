@@ -29,6 +29,8 @@ enum Mood {
     Well,
     /// Answers, and knows no majority.
     Alone,
+    /// Answers, and cannot reach one of the others.
+    Lame,
     /// Refuses.
     Refuses(Box<Status>),
     /// Never answers.
@@ -59,7 +61,7 @@ impl Agent {
             seen.traceparent = header.map(|value| value.to_str().unwrap().to_owned());
         }
         match &self.mood {
-            Mood::Well | Mood::Alone => Ok(Response::new(answer)),
+            Mood::Well | Mood::Alone | Mood::Lame => Ok(Response::new(answer)),
             Mood::Refuses(status) => Err(Status::clone(status)),
             Mood::Hangs => std::future::pending().await,
         }
@@ -94,6 +96,7 @@ impl Control for Agent {
         let node = |(name, role): (&str, &str)| v1::NodeStatus {
             name: name.into(),
             roles: vec![role.into()],
+            reachable: name != "rs-1" || !matches!(self.mood, Mood::Lame),
             ..Default::default()
         };
         let nodes = [("lvs-2", "director"), ("rs-1", "realserver"), ("lvs-1", "director")];
@@ -379,7 +382,7 @@ async fn a_conflict_exits_with_5_and_says_who_changed_what() {
         changes: vec!["services/web: scheduler wlc -> rr".into()],
         ..v1::Revision::default()
     };
-    let since = v1::HistoryResponse { revisions: vec![revision] }.encode_to_vec();
+    let since = v1::HistoryResponse { revisions: vec![revision], stale: false }.encode_to_vec();
     let (agent, seen) =
         start(refusal(Code::Aborted, "at revision 4, not 3", ("lvsmesh-conflict-bin", since)))
             .await;
@@ -400,6 +403,15 @@ async fn without_a_quorum_the_status_is_shown_and_the_exit_code_is_6() {
     assert_eq!(run.code, 6);
     assert!(run.out.contains("no quorum") && run.out.contains("fleet     blue"), "{}", run.out);
     assert!(run.err.starts_with("error: no quorum"), "{}", run.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_degraded_fleet_is_shown_and_the_exit_code_is_3() {
+    let (agent, _) = start(Mood::Lame).await;
+    let run = run(&["--insecure", "--endpoint", &agent, "status"]).await;
+    assert_eq!(run.code, 3, "{}", run.err);
+    assert!(run.out.contains("fleet     blue"), "{}", run.out);
+    assert_eq!(run.err, "degraded: node rs-1 is unreachable\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,6 +118,11 @@ fn without_a_majority_no_node_holds_and_what_was_set_up_stays() {
     for namespace in [&realserver, &both] {
         assert!(link::has_address(namespace, "lo", VIP), "lo addresses stay");
     }
+    for command in [&["get"][..], &["history"], &["export", "keepalived"]] {
+        let run = fleet.ctl.run(command);
+        assert_eq!(run.code, 0, "{command:?}: {}{}", run.out, run.err);
+        assert!(run.err.contains("a newer revision may exist"), "{command:?}: {}", run.err);
+    }
     let refused = fleet.ctl.apply(&Document::vip_alone().yaml(), &[]);
     assert_eq!(refused.code, 6, "nothing can be written\n{}{}", refused.out, refused.err);
 }

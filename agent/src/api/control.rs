@@ -307,7 +307,7 @@ fn get(state: &State, revision: u64) -> Result<v1::GetResponse, CallError> {
 fn history(state: &State, limit: u32) -> v1::HistoryResponse {
     let limit = if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) };
     let revisions = state.history().rev().take(limit).map(|kept| (&kept.summary).into()).collect();
-    v1::HistoryResponse { revisions }
+    v1::HistoryResponse { revisions, stale: false }
 }
 
 /// One who watches. Looks only while somebody reads, so a slow reader gets fewer, newer pictures.
@@ -381,7 +381,7 @@ impl Control for ControlService {
         request: Request<v1::HistoryRequest>,
     ) -> Result<Response<v1::HistoryResponse>, Status> {
         let limit = request.get_ref().limit;
-        let (answer, _) = self
+        let (answer, stale) = self
             .read(
                 request.extensions().get::<Caller>(),
                 request.metadata(),
@@ -392,7 +392,7 @@ impl Control for ControlService {
                 },
             )
             .await?;
-        Ok(Response::new(answer))
+        Ok(Response::new(v1::HistoryResponse { stale, ..answer }))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<StatusResponse, Status>> + Send>>;

@@ -107,9 +107,12 @@ fn vips(state: &State, answers: &Answers) -> Vec<v1::VipStatus> {
     let name = |id: NodeId| state.member(id).map(|member| member.name.clone());
     let status = |vip: &lvsmesh_core::model::Vip| {
         let addresses = vip.addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let has =
+            |answer: &SelfResponse| answer.vips_attached.iter().any(|on| addresses.contains(on));
+        let silent = holder.is_some_and(|(_, answer)| !has(answer));
         let also_on = heard(answers)
             .filter(|(id, _)| holder.is_none_or(|(holder, _)| holder != *id))
-            .filter(|(_, answer)| answer.vips_attached.iter().any(|on| addresses.contains(on)))
+            .filter(|(_, answer)| has(answer))
             .filter_map(|(id, _)| name(id))
             .collect();
         v1::VipStatus {
@@ -122,6 +125,7 @@ fn vips(state: &State, answers: &Answers) -> Vec<v1::VipStatus> {
                 .filter(|(_, answer)| answer.unleased.is_empty())
                 .map_or(0, |(_, answer)| answer.promise_ms),
             also_on,
+            silent,
             authority: holder.map(|(_, answer)| authority(answer)).unwrap_or_default(),
             failback: holder.and_then(|(_, answer)| answer.failback.clone()),
             gated: holder.is_some_and(|(_, answer)| answer.gated.contains(&vip.name)),

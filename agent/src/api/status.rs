@@ -331,7 +331,7 @@ impl From<CallError> for Status {
         }
         if let CallError::Rejected(Rejection::Stale { since, .. }) = &error {
             let revisions = since.iter().map(Into::into).collect();
-            let conflict = fitting(v1::HistoryResponse { revisions });
+            let conflict = fitting(v1::HistoryResponse { revisions, stale: false });
             trailers.insert_bin(CONFLICT, MetadataValue::from_bytes(&conflict.encode_to_vec()));
         }
         status

@@ -27,8 +27,9 @@ pub(crate) enum Vip {
         /// Its name.
         group: String,
 
-        /// To announce it with: lower than the foreign router's.
-        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=254))]
-        priority: u8,
+        /// To announce it with: lower than the foreign router's. Unless given, the lowest that the fleet allows: 1 under
+        /// `no_quorum: strict`, else 2.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=254))]
+        priority: Option<u8>,
     },
 }

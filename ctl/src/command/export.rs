@@ -3,6 +3,7 @@
 use lvsmesh_core::model::Document;
 use lvsmesh_proto::v1;
 
+use super::get::STALE;
 use crate::args::Export;
 use crate::client::{Client, Repeat};
 use crate::failure::{Exit, Failure};
@@ -26,7 +27,9 @@ pub(super) async fn run(client: &Client, export: &Export) -> Result<Done, Failur
         Failure::new(Exit::Failed, "the desired state says things that this lvsctl does not know")
             .hint("use an lvsctl of the agents' version")
     })?;
-    finish(export, &document)
+    let done = finish(export, &document)?;
+    let warning = if answer.stale { STALE } else { "" };
+    Ok(Done { complaint: format!("{warning}{}", done.complaint), ..done })
 }
 
 fn finish(export: &Export, document: &Document) -> Result<Done, Failure> {

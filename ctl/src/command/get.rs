@@ -8,6 +8,9 @@ use crate::client::{Client, Repeat};
 use crate::failure::{Exit, Failure};
 use crate::output::{Done, Format, present, yaml};
 
+/// For an answer that no leader has confirmed.
+pub(super) const STALE: &str = "warning: no leader could be asked; a newer revision may exist\n";
+
 pub(super) async fn run(
     client: &Client,
     format: Option<Format>,
@@ -44,8 +47,7 @@ fn print(format: Option<Format>, answer: v1::GetResponse) -> Result<Done, Failur
     let v1::GetResponse { revision, document, stale } = answer;
     let document = known(revision, document)?;
     let tree = document::encode(&document);
-    let warning =
-        if stale { "warning: no leader could be asked; a newer revision may exist\n" } else { "" };
+    let warning = if stale { STALE } else { "" };
     let (text, note) = match format {
         None | Some(Format::Table | Format::Yaml) => {
             (format!("# revision {revision}\n{}", yaml(&tree)?), String::new())

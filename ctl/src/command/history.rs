@@ -3,6 +3,7 @@
 use lvsmesh_core::document::Value;
 use lvsmesh_proto::v1;
 
+use super::get::STALE;
 use crate::client::{Client, Repeat};
 use crate::failure::Failure;
 use crate::output::{Done, Format, present};
@@ -14,5 +15,7 @@ pub(super) async fn run(client: &Client, format: Format, limit: u32) -> Result<D
         .call(Repeat::Freely, request, async |control, request| control.history(request).await)
         .await?;
     let tree = Value::List(answer.revisions.iter().map(render::history::tree).collect());
-    present(format, &tree, || render::history::table(&answer.revisions)).map(Done::printed)
+    let text = present(format, &tree, || render::history::table(&answer.revisions))?;
+    let complaint = if answer.stale { STALE.to_owned() } else { String::new() };
+    Ok(Done { complaint, ..Done::printed(text) })
 }

@@ -21,11 +21,16 @@ pub(super) async fn run(client: &Client, format: Format) -> Result<Done, Failure
     let text = present(format, &render::status::tree(&answer), || render::status::table(&answer))?;
     let done = Done::printed(text);
     if answer.quorum {
-        return Ok(done);
+        let degraded = render::status::degraded(&answer);
+        if degraded.is_empty() {
+            return Ok(done);
+        }
+        let complaint = degraded.iter().map(|line| format!("degraded: {line}\n")).collect();
+        return Ok(Done { complaint, exit: Exit::Degraded, ..done });
     }
     // The answer stands all the same: what this node does is worth knowing.
     let failure = Failure::new(Exit::NoQuorum, "no quorum: no majority of voters can be reached")
-        .hint("forwarding tables and addresses on real servers stay as they are; bring voters back, or ask an agent on the other side with --endpoint");
+        .hint("addresses on real servers stay as they are, and forwarding tables on directors that are none; bring voters back, or ask an agent on the other side with --endpoint");
     Ok(Done { complaint: failure.render(), exit: Exit::NoQuorum, ..done })
 }
 

@@ -1,6 +1,6 @@
 //! `lvsctl vip`: who answers for the VIPs; and one change of the desired state, made against the revision that was read.
 
-use lvsmesh_core::model::{Coexist, Document};
+use lvsmesh_core::model::{Coexist, Document, NoQuorum};
 use lvsmesh_proto::v1;
 
 use super::apply::author;
@@ -15,10 +15,11 @@ use crate::tree::{map, number, texts};
 pub(super) async fn run(client: &Client, format: Format, vip: Vip) -> Result<Done, Failure> {
     let (group, coexist, priority, word) = match vip {
         Vip::Status { group } => return status(client, format, group.as_deref()).await,
-        Vip::Take { group, priority } => (group, Coexist::Contest, priority, "take"),
+        Vip::Take { group, priority } => (group, Coexist::Contest, Some(priority), "take"),
         Vip::Yield { group, priority } => (group, Coexist::Yield, priority, "yield"),
     };
     let (revision, mut document) = get::document(client, 0).await?;
+    let priority = priority.unwrap_or_else(|| lowest(&document));
     change(&mut document, &group, coexist, priority)?;
     let request = v1::ApplyRequest {
         document: Some(v1::Document::from(&document)),
@@ -70,6 +71,11 @@ fn known(document: &Document, group: &str) -> Result<(), Failure> {
         names => format!("there are {}", names.join(", ")),
     };
     Err(Failure::new(Exit::NotFound, format!("no VIP group is named {group:?}")).hint(hint))
+}
+
+/// The lowest priority that a group may have: a holder without a lease stays below it.
+fn lowest(document: &Document) -> u8 {
+    if document.fleet.no_quorum == NoQuorum::Strict { 1 } else { 2 }
 }
 
 fn change(
@@ -134,6 +140,21 @@ mod tests {
         assert_eq!((vrrp.coexist, vrrp.priority), (Coexist::Contest, 254));
         change(&mut taken, "web", Coexist::Yield, 200).unwrap();
         assert_eq!(taken, before);
+    }
+
+    #[test]
+    fn what_is_given_back_has_the_lowest_priority_that_the_fleet_allows() {
+        for policy in NoQuorum::ALL {
+            let mut given = document();
+            given.fleet.no_quorum = policy;
+            let priority = lowest(&given);
+            change(&mut given, "web", Coexist::Yield, priority).unwrap();
+            let faults =
+                |document: &Document| decode(&lvsmesh_core::document::encode(document)).err();
+            assert_eq!(faults(&given), None, "{policy:?}");
+            given.vips[0].vrrp.priority -= 1;
+            assert!(faults(&given).is_some(), "{policy:?}");
+        }
     }
 
     #[test]

@@ -72,6 +72,7 @@ fn a_conflict_says_who_changed_what_since_and_what_to_do() {
         changes: changes.iter().map(|&change| change.to_owned()).collect(),
     };
     let since = v1::HistoryResponse {
+        stale: false,
         revisions: vec![
             revision(9, "operator/bob", "", &["pools/web: added"]),
             revision(8, "operator/ann", "rotate", &["services/web: scheduler wlc -> rr"]),

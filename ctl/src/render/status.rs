@@ -46,11 +46,10 @@ fn vips(vips: &[VipStatus]) -> String {
     let rows: Vec<[String; 5]> = vips
         .iter()
         .map(|vip| {
-            let held = !vip.holder.is_empty();
             [
                 vip.name.clone(),
                 vip.addresses.join(", "),
-                if held { vip.holder.clone() } else { "nobody".to_owned() },
+                super::vip::holder(vip),
                 vip.epoch.to_string(),
                 super::vip::lease(vip),
             ]
@@ -153,6 +152,34 @@ fn of_node(node: &NodeStatus) -> Vec<String> {
     lines
 }
 
+/// What serves less than it should, or survives less, one line each: a monitor may take it for an alarm. Empty: nothing.
+///
+/// A warning is more than this may say, and no alarm: a repaired drift, services of others.
+pub(crate) fn degraded(status: &StatusResponse) -> Vec<String> {
+    let mut lines = Vec::new();
+    for vip in &status.vips {
+        let name = &vip.name;
+        if vip.holder.is_empty() {
+            lines.push(format!("VIP group {name} has no holder"));
+        } else if vip.silent {
+            lines.push(format!("VIP group {name} is held by {} in silence", vip.holder));
+        } else if !super::vip::is_leased(vip) {
+            lines.push(format!("VIP group {name} is held without a lease"));
+        }
+        if !vip.also_on.is_empty() {
+            lines.push(format!("VIP group {name} is also on {}", vip.also_on.join(", ")));
+        }
+    }
+    for service in status.services.iter().filter(|service| service.total > 0 && service.ready == 0)
+    {
+        lines.push(format!("service {} has no real server that is ready", service.name));
+    }
+    for node in status.nodes.iter().filter(|node| !node.reachable) {
+        lines.push(format!("node {} is unreachable", node.name));
+    }
+    lines
+}
+
 /// The names are those of `StatusResponse` in `control.proto`.
 pub(crate) fn tree(status: &StatusResponse) -> Value {
     let text = |text: &str| Value::Text(text.to_owned());
@@ -165,6 +192,7 @@ pub(crate) fn tree(status: &StatusResponse) -> Value {
             ("lease_remaining_ms", number(vip.lease_remaining_ms)),
             ("promise_ms", number(vip.promise_ms)),
             ("also_on", texts(&vip.also_on)),
+            ("silent", Value::Bool(vip.silent)),
             ("authority", text(&vip.authority)),
             ("failback", failback_tree(vip.failback.as_ref())),
             ("gated", Value::Bool(vip.gated)),

@@ -25,30 +25,44 @@ pub(crate) fn groups<'a>(
 
 /// What keeps a holder silent whose lease is over, the innermost first.
 fn fences(attach: Attach, seen: &VipStatus) -> Vec<String> {
-    let gate = if seen.gated {
+    let leased = is_leased(seen);
+    let gate = if seen.gated && !leased {
+        Some("the holder's kernel lets no answer, announcement or advert leave the VIP's interface from two seconds after its agent's last turn on, with the agent or without it".to_owned())
+    } else if seen.gated {
         Some("the holder's kernel lets no answer, announcement or advert leave the VIP's interface from the lease's end on, with the agent or without it".to_owned())
     } else {
         (!seen.ungated_reason.is_empty())
             .then(|| format!("no deadline in the packet path: {}", seen.ungated_reason))
     };
+    let first = match (attach, leased) {
+        (Attach::Responder, true) => {
+            "the holder's agent reads its lease before each answer, announcement and advert"
+        }
+        (Attach::Address, true) => {
+            "the holder's agent reads its lease before each announcement and advert, and takes the address away before the lease ends"
+        }
+        (Attach::Responder, false) => {
+            "the holder's agent sends no answer, announcement or advert unless it has listened to others in the last 50 ms"
+        }
+        (Attach::Address, false) => {
+            "the holder's agent sends no announcement or advert unless it has listened to others in the last 50 ms"
+        }
+    };
     let others: &[&str] = match (attach, seen.gated) {
         (Attach::Responder, _) => &[
-            "the holder's agent reads its lease before each answer, announcement and advert",
             "no kernel answers for the VIP: an agent that is dead, stopped or cut off is silent by itself",
             "the guard says goodbye for a dead agent, and kills one that stands still for a second, or for a lease if that is longer",
         ],
         (Attach::Address, true) => &[
-            "the holder's agent reads its lease before each announcement and advert, and takes the address away before the lease ends",
             "the guard takes the address away for a dead agent, and kills one that stands still for a second, or for a lease if that is longer",
             "the address's lifetime: 2 s, renewed twice a second",
         ],
         (Attach::Address, false) => &[
-            "the holder's agent reads its lease before each announcement and advert, and takes the address away before the lease ends",
             "the guard takes the address away for a dead agent, and kills one that stands still for a lease",
             "the address's lifetime: 2 s, renewed twice a second",
         ],
     };
-    gate.into_iter().chain(others.iter().map(ToString::to_string)).collect()
+    gate.into_iter().chain([first].iter().chain(others).map(ToString::to_string)).collect()
 }
 
 /// For how long two machines may answer, by what happens to the holder. Without a majority that is for the policy to say.
@@ -84,12 +98,28 @@ fn resolved(policy: NoQuorum, status: &StatusResponse) -> (Policy, usize) {
     (Policy::of(policy, directors), directors)
 }
 
+/// Whether there is no holder without a lease; an agent that knows of none says nothing.
+pub(super) fn is_leased(seen: &VipStatus) -> bool {
+    matches!(seen.authority.as_str(), "" | "lease")
+}
+
 /// How long the lease still runs, or what the group is held by without one.
 pub(crate) fn lease(seen: &VipStatus) -> String {
-    match seen.authority.as_str() {
-        _ if seen.holder.is_empty() => "-".to_owned(),
-        "" | "lease" => format!("{} ms", seen.lease_remaining_ms),
-        policy => policy.to_owned(),
+    if seen.holder.is_empty() {
+        "-".to_owned()
+    } else if is_leased(seen) {
+        format!("{} ms", seen.lease_remaining_ms)
+    } else {
+        seen.authority.clone()
+    }
+}
+
+/// Who holds, and whether it is silent.
+pub(super) fn holder(seen: &VipStatus) -> String {
+    match (seen.holder.as_str(), seen.silent) {
+        ("", _) => "nobody".to_owned(),
+        (holder, false) => holder.to_owned(),
+        (holder, true) => format!("{holder} (silent)"),
     }
 }
 
@@ -154,7 +184,7 @@ pub(super) fn pending(waiting: &FailbackStatus) -> String {
         "fit" => format!("failback to {to} when it can hold: {reason}"),
         "connections" => format!("failback to {to} when it has caught up: {reason}"),
         "operator" => format!(
-            "no failback to {to} until it has been down once: an operator moved the VIPs (`lvsctl failover --to {to}` moves them back)"
+            "no failback to {to} while this tenure lasts, unless it has been down: an operator moved the VIPs (`lvsctl failover --to {to}` moves them back)"
         ),
         "move" => format!("failback to {to} now"),
         // A newer agent's.
@@ -177,10 +207,9 @@ pub(crate) fn table(document: &Document, status: &StatusResponse, groups: &[Grou
     let rows: Vec<[String; 6]> = groups
         .iter()
         .map(|(vip, seen)| {
-            let held = !seen.holder.is_empty();
             [
                 vip.name.clone(),
-                if held { seen.holder.clone() } else { "nobody".to_owned() },
+                holder(seen),
                 seen.epoch.to_string(),
                 lease(seen),
                 answers(vip.attach).to_owned(),
@@ -252,6 +281,7 @@ pub(crate) fn tree(document: &Document, status: &StatusResponse, groups: &[Group
             ("lease_remaining_ms", number(seen.lease_remaining_ms)),
             ("promise_ms", number(seen.promise_ms)),
             ("also_on", texts(&seen.also_on)),
+            ("silent", Value::Bool(seen.silent)),
             ("authority", seen.authority.as_str().into()),
             ("attach", vip.attach.name().into()),
             ("fences", texts(&fences(vip.attach, seen))),
@@ -292,6 +322,7 @@ mod tests {
             lease_remaining_ms: if holder.is_empty() { 0 } else { 143 },
             promise_ms: if holder.is_empty() { 0 } else { 200 },
             also_on: vec![],
+            silent: false,
             authority: if holder.is_empty() { String::new() } else { "lease".into() },
             failback: None,
             gated: false,
@@ -372,7 +403,7 @@ mod tests {
         failback to lvs-1 in 42 s
         failback to lvs-1 when it can hold: it does not answer: connection refused
         failback to lvs-1 when it has caught up: it knows 3 of 9 established connections, and needs 19 of 20
-        no failback to lvs-1 until it has been down once: an operator moved the VIPs (`lvsctl failover --to lvs-1` moves them back)
+        no failback to lvs-1 while this tenure lasts, unless it has been down: an operator moved the VIPs (`lvsctl failover --to lvs-1` moves them back)
         failback to lvs-1 in 20 s at the earliest: it was given the VIPs in vain
         failback to lvs-1 now
         ");

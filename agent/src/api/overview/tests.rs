@@ -167,6 +167,10 @@ fn what_is_wrong_is_told_in_one_line_each_most_urgent_first() {
 fn an_address_that_stayed_behind_is_seen() {
     let fleet = TestFleet::new();
     let mut answers = all_well(&fleet);
+    assert!(!see(&fleet, &answers).vips[0].silent);
+    change(&mut answers, LVS_1, |said| said.vips_attached.clear());
+    assert!(see(&fleet, &answers).vips[0].silent, "it holds, and has nothing");
+    change(&mut answers, LVS_1, |said| said.vips_attached = vec![ip(100).to_string()]);
     change(&mut answers, LVS_2, |said| said.vips_attached = vec![ip(100).to_string()]);
     let status = see(&fleet, &answers);
     assert_eq!(status.vips[0].also_on, ["lvs-2"]);

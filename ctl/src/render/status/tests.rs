@@ -45,6 +45,7 @@ fn reference() -> StatusResponse {
             gated: true,
             ungated_reason: String::new(),
             also_on: vec![],
+            silent: false,
             authority: "lease".into(),
             failback: None,
         }],
@@ -94,6 +95,42 @@ fn a_fleet_that_is_well_fits_a_small_screen() {
     lvs-1   1  director              voter    192.168.3.101         7  0.1.0    converged
     lvs-2   2  director, realserver  voter    192.168.3.102         7  0.1.0    converged
     web-1   3  realserver            witness  192.168.3.3           7  0.1.0    converged
+    ");
+}
+
+#[test]
+fn a_fleet_that_serves_or_survives_less_than_it_should_is_degraded() {
+    let mut status = reference();
+    status.warnings = strings(&["drift repaired once"]);
+    status.services[0].ready = 1;
+    status.nodes[2].converged = false;
+    assert_eq!(degraded(&status), [""; 0], "no alarm");
+
+    status.vips[0].also_on = strings(&["lvs-2"]);
+    status.vips.push(VipStatus {
+        name: "mail".into(),
+        holder: "lvs-1".into(),
+        authority: "sticky".into(),
+        ..VipStatus::default()
+    });
+    status.vips.push(VipStatus { name: "dns".into(), ..VipStatus::default() });
+    status.vips.push(VipStatus {
+        name: "ntp".into(),
+        holder: "lvs-1".into(),
+        silent: true,
+        ..VipStatus::default()
+    });
+    assert!(table(&status).contains("lvs-1 (silent)"), "{}", table(&status));
+    status.services[0].ready = 0;
+    status.services.push(ServiceStatus { name: "empty".into(), ..ServiceStatus::default() });
+    status.nodes[1].reachable = false;
+    insta::assert_snapshot!(degraded(&status).join("\n"), @r"
+    VIP group web is also on lvs-2
+    VIP group mail is held without a lease
+    VIP group dns has no holder
+    VIP group ntp is held by lvs-1 in silence
+    service web has no real server that is ready
+    node lvs-2 is unreachable
     ");
 }
 
