@@ -57,6 +57,7 @@ fn due(raft: &RaftHandle) -> Option<Change> {
         learners: &status.learners,
         leader: status.id,
         matched: &status.matched,
+        heard: &status.heard,
         commit: status.commit,
     };
     membership::next_change(state.members(), now)

@@ -72,8 +72,8 @@ pub async fn to(
     };
     if target.name == from {
         announce(context, &target, wish).await;
-        let epoch = holding(context, &target).await.unwrap_or(0);
-        return Ok(Moved { to: from.clone(), from, epoch });
+        // It may still be about to.
+        return arrived(context, from, &target, started, deadline).await;
     }
     catch_up(context, &target, deadline.min(started + CATCH_UP)).await?;
     announce(context, &target, wish).await;
@@ -183,7 +183,7 @@ fn voter(context: &Context) -> Option<Member> {
     let newest = status
         .voters
         .iter()
-        .filter(|id| **id != status.id)
+        .filter(|id| **id != status.id && status.heard.contains(id))
         .max_by_key(|id| status.matched.get(id).copied().unwrap_or(0))?;
     context.raft.state.borrow().state.member(*newest).cloned()
 }

@@ -202,6 +202,8 @@ pub struct RaftStatus {
     pub applied: u64,
     /// Why the log cannot be written any more, in one line: this node takes no part until its agent is started again. What it had applied stands.
     pub fault: Option<String>,
+    /// On the leader: from which voters and learners it has heard lately, itself included.
+    pub heard: BTreeSet<NodeId>,
     /// On the leader: how far each node's log is known to match.
     pub matched: BTreeMap<NodeId, u64>,
 }

@@ -181,14 +181,20 @@ impl Writes {
         let started = Instant::now();
         let until = errand.deadline.min(started + self.pace.leader);
         let mut view = self.raft.status.clone();
+        // An earlier attempt may have been made.
+        let mut unconfirmed = false;
+        let end = |error, unconfirmed| match unconfirmed {
+            true => CallError::Unconfirmed { quorum: true },
+            false => error,
+        };
         loop {
             if let Some(outcast) = self.belonging.outcast() {
-                return Err(CallError::NoMember(outcast));
+                return Err(end(CallError::NoMember(outcast), unconfirmed));
             }
             let (leader, leading, backed) = {
                 let view = view.borrow_and_update();
                 if let Some(fault) = &view.fault {
-                    return Err(CallError::NoLog { fault: fault.clone() });
+                    return Err(end(CallError::NoLog { fault: fault.clone() }, unconfirmed));
                 }
                 (view.leader, view.leading, view.backed)
             };
@@ -197,32 +203,35 @@ impl Writes {
                 Err(CallError::NotLeader)
             } else if leading {
                 let answer = tokio::time::timeout_at(errand.deadline, local()).await;
-                match answer.unwrap_or_else(|_| Err(self.unanswered(TIMED_OUT))) {
-                    Err(CallError::Unconfirmed { quorum: true }) if errand.repeatable => {
-                        Err(CallError::NotLeader)
-                    }
-                    answer => answer,
-                }
+                answer.unwrap_or_else(|_| Err(self.unanswered(TIMED_OUT)))
             } else if errand.forwarded {
                 return Err(CallError::NotLeader);
             } else if let Some(address) = leader.and_then(|id| self.address(id)) {
                 tokio::time::timeout_at(errand.deadline, remote(self.links.clone(), address))
                     .await
                     .unwrap_or_else(|_| Err(Status::cancelled("")))
-                    .map_err(|status| refusal(status, errand.repeatable))
+                    .map_err(refusal)
             } else {
                 Err(CallError::NotLeader)
             };
             match answer {
                 Err(CallError::NotLeader) if !errand.forwarded => {}
+                Err(CallError::Unconfirmed { quorum: true }) if errand.repeatable => {
+                    if errand.forwarded {
+                        // Whoever passed it on tries again.
+                        return Err(CallError::NotLeader);
+                    }
+                    unconfirmed = true;
+                }
                 Ok(_) | Err(_) => return answer,
             }
             let wait = tokio::time::timeout_at(until.min(Instant::now() + RETRY), view.changed());
             if matches!(wait.await, Ok(Err(_))) {
-                return Err(CallError::Stopping);
+                return Err(end(CallError::Stopping, unconfirmed));
             }
             if Instant::now() >= until {
-                return Err(CallError::NoQuorum { waited_ms: started.elapsed().as_millis() });
+                let waited_ms = started.elapsed().as_millis();
+                return Err(end(CallError::NoQuorum { waited_ms }, unconfirmed));
             }
         }
     }
@@ -253,7 +262,8 @@ impl Writes {
             }
             // The next look at the status says why.
             ProposeError::Disk => CallError::Unconfirmed { quorum: true },
-            ProposeError::Stopped => CallError::Stopping,
+            // Raft's thread is gone, and may have passed it on.
+            ProposeError::Stopped => CallError::Unconfirmed { quorum: true },
         }
     }
 
@@ -263,7 +273,7 @@ impl Writes {
 }
 
 /// What another agent's answer means for the caller.
-fn refusal(status: Status, repeatable: bool) -> CallError {
+fn refusal(status: Status) -> CallError {
     // It leads no more, or takes no part any more: it has done nothing, and somebody else leads or soon will.
     let elsewhere = matches!(
         status::reason(&status),
@@ -277,10 +287,7 @@ fn refusal(status: Status, repeatable: bool) -> CallError {
         status.metadata().get_bin(status::HINT).is_none() && status::reason(&status).is_none();
     match status.code() {
         Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded if made_up => {
-            match repeatable {
-                true => CallError::NotLeader,
-                false => CallError::Unconfirmed { quorum: true },
-            }
+            CallError::Unconfirmed { quorum: true }
         }
         Code::Ok
         | Code::Cancelled
@@ -368,25 +375,22 @@ mod tests {
     #[test]
     fn what_may_have_been_done_is_done_twice_only_if_that_does_no_harm() {
         let broken = || Status::unavailable("connection closed");
-        assert!(matches!(refusal(broken(), true), CallError::NotLeader));
-        assert!(matches!(refusal(broken(), false), CallError::Unconfirmed { .. }));
+        assert!(matches!(refusal(broken()), CallError::Unconfirmed { quorum: true }));
 
         let unconnected =
             || Status::from_error(Box::new(ConnectError(Box::from("connection refused"))));
-        assert!(matches!(refusal(unconnected(), false), CallError::NotLeader));
-        assert!(matches!(refusal(CallError::NotLeader.into(), false), CallError::NotLeader));
+        assert!(matches!(refusal(unconnected()), CallError::NotLeader));
+        assert!(matches!(refusal(CallError::NotLeader.into()), CallError::NotLeader));
 
         for gone in [
             CallError::NoMember(Outcast::removed(NodeId(1), "web")),
             CallError::NoLog { fault: "disk full".into() },
         ] {
-            assert!(matches!(refusal(gone.into(), false), CallError::NotLeader));
+            assert!(matches!(refusal(gone.into()), CallError::NotLeader));
         }
 
         let said = Status::from(CallError::UnknownNode { name: "x".into() });
-        let CallError::Remote(status) = refusal(said, true) else {
-            panic!("it is the leader's word")
-        };
+        let CallError::Remote(status) = refusal(said) else { panic!("it is the leader's word") };
         assert_eq!(status.code(), Code::NotFound);
     }
 }

@@ -43,6 +43,8 @@ pub struct Configuration<'a> {
     pub leader: NodeId,
     /// Newest entry of each node's log that the leader knows to be its own; a node that it has not heard from is absent or at 0.
     pub matched: &'a BTreeMap<NodeId, u64>,
+    /// Whom the leader has heard from lately, itself included. What is known of the log of any other is how it was once.
+    pub heard: &'a BTreeSet<NodeId>,
     /// The commit index.
     pub commit: u64,
 }
@@ -66,12 +68,13 @@ pub fn voters<'a>(members: impl IntoIterator<Item = &'a Member>) -> BTreeSet<Nod
 /// Adds before it takes away, so that the number of failures that the fleet survives is on no step lower than before and after it:
 ///
 /// 1. members that Raft does not know become learners;
-/// 2. learners that ought to vote and have caught up become voters;
-/// 3. nodes that are no members are removed, learners first. This does not wait for a learner that has not caught up: what was removed may
-///    be dead, and then it only makes majorities harder to reach;
+/// 2. learners that ought to vote, have caught up and are heard from become voters;
+/// 3. nodes that are no members are removed, learners first, and of the voters first those that are silent. This does not wait for a learner that
+///    has not caught up: what was removed may be dead, and then it only makes majorities harder to reach;
 /// 4. voters that ought not to vote become learners, once everyone who ought to vote does.
 ///
-/// The leader never takes away its own vote; it hands over first, to the voter whose log is closest to its own. The last voter stays.
+/// No vote is taken if too few of those who keep theirs are heard from: what is left could decide nothing. The leader never takes away its own
+/// vote; it hands over first, to a voter that it hears, the one whose log is closest to its own. The last voter stays.
 #[must_use]
 pub fn next_change<'a>(
     members: impl IntoIterator<Item = &'a Member>,
@@ -95,7 +98,7 @@ pub fn next_change<'a>(
         return Some(Change::Remove(*gone));
     }
     // The leader goes last: its removal waits for a successor, and nobody else's should wait for that.
-    let last = |id: &NodeId| (*id == now.leader, *id);
+    let last = |id: &NodeId| (*id == now.leader, now.heard.contains(id), *id);
     if let Some(gone) =
         now.voters.iter().filter(|id| !members.contains(id)).copied().min_by_key(last)
     {
@@ -111,7 +114,15 @@ pub fn next_change<'a>(
 impl Configuration<'_> {
     fn has_caught_up(&self, id: NodeId) -> bool {
         let matched = self.matched.get(&id).copied().unwrap_or(0);
-        matched > 0 && matched.saturating_add(CAUGHT_UP) >= self.commit
+        self.heard.contains(&id) && matched > 0 && matched.saturating_add(CAUGHT_UP) >= self.commit
+    }
+
+    /// Whether those who still vote without that voter could decide anything: whether a majority of them is heard from.
+    #[must_use]
+    pub fn can_spare(&self, voter: NodeId) -> bool {
+        let left = self.voters.iter().filter(|id| **id != voter);
+        let heard = left.clone().filter(|id| self.heard.contains(id)).count();
+        heard > left.count() / 2
     }
 
     fn take_vote(
@@ -121,7 +132,7 @@ impl Configuration<'_> {
         wanted: &BTreeSet<NodeId>,
     ) -> Option<Change> {
         if voter != self.leader {
-            return Some(change);
+            return self.can_spare(voter).then_some(change);
         }
         self.voters
             .iter()
@@ -240,6 +251,7 @@ mod tests {
         for (members, voters, learners, leader, level, expected) in table {
             let matched: BTreeMap<NodeId, u64> =
                 ids(level).into_iter().map(|id| (id, 100)).collect();
+            let everybody = matched.keys().copied().chain(ids(voters)).chain(ids(learners));
             let found = next_change(
                 &fleet(members),
                 Configuration {
@@ -247,6 +259,7 @@ mod tests {
                     learners: &ids(learners),
                     leader: NodeId(leader),
                     matched: &matched,
+                    heard: &everybody.collect(),
                     commit: 100,
                 },
             );
@@ -268,12 +281,56 @@ mod tests {
                     learners: &ids("2"),
                     leader: NodeId(1),
                     matched: &BTreeMap::from([(NodeId(1), 1000), (NodeId(2), matched)]),
+                    heard: &ids("1 2"),
                     commit: 1000,
                 },
             )
         };
         assert_eq!(propose(1000 - CAUGHT_UP), Some(Change::Promote(NodeId(2))));
         assert_eq!(propose(1000 - CAUGHT_UP - 1), None);
+    }
+
+    #[test]
+    fn who_is_silent_gets_no_vote_and_loses_it_first_and_nobody_is_spared_whom_the_others_need() {
+        // members, voters, learners, leader, heard, expected; everybody's log was at the commit index once
+        let table = [
+            // The witness 3 is dead and removed, and the one that would follow it reboots.
+            ("1d 2d 4r", "1 2 3", "4", 1, "1 2", "remove 3"),
+            ("1d 2d 4r", "1 2", "4", 1, "1 2", "-"),
+            ("1d 2d 4r", "1 2", "4", 1, "1 2 4", "promote 4"),
+            // Of two that go the silent one goes first, and is not waited for.
+            ("1d 4d", "1 2 3 4", "", 1, "1 2 4", "remove 3"),
+            ("1d 4d", "1 2 4", "", 1, "1 2 4", "remove 2"),
+            // 3 is dead: without 2 the leader would be alone of two.
+            ("1d 3d", "1 2 3", "", 1, "1 2", "-"),
+            ("1d 2d", "1 2 3", "", 1, "1 2", "remove 3"),
+            ("1d", "1 2", "", 1, "1 2", "remove 2"),
+            // Five directors, two dead: a witness that votes still is needed until one is back.
+            ("1d 2d 3d 4d 6r", "1 2 3 4 6", "", 1, "1 2 6", "-"),
+            ("1d 2d 3d 4d 6r", "1 2 3 4 6", "", 1, "1 2 3 6", "demote 6"),
+            // Nobody hands over to a dead one, however good its log was.
+            ("2d 3r", "1 2 3", "", 1, "1 3", "hand-over 3"),
+            ("2d 3r", "1 2 3", "", 1, "1", "-"),
+        ];
+        for (members, voters, learners, leader, heard, expected) in table {
+            let matched = (1..=6).map(|id| (NodeId(id), 100)).collect();
+            let found = next_change(
+                &fleet(members),
+                Configuration {
+                    voters: &ids(voters),
+                    learners: &ids(learners),
+                    leader: NodeId(leader),
+                    matched: &matched,
+                    heard: &ids(heard),
+                    commit: 100,
+                },
+            );
+            assert_eq!(
+                found,
+                change(expected),
+                "members {members}, voters {voters}, learners {learners}, heard {heard}"
+            );
+        }
     }
 
     #[test]
@@ -311,6 +368,7 @@ mod tests {
                 learners: &learning,
                 leader,
                 matched: &matched,
+                heard: &matched.keys().copied().collect(),
                 commit: 10,
             };
             let Some(next) = next_change(to, now) else { break };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lvsmesh_proto::v1::control_client::ControlClient;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::config::{Config, Security};
 use crate::failure::{Exit, Failure, chain, is_no_quorum, is_out_of_it, tls_refusal};
@@ -69,10 +69,7 @@ impl Client {
             let status = match answer {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => status,
-                Err(_) => Status::deadline_exceeded(format!(
-                    "{endpoint} did not answer within {} ms",
-                    self.timeout.as_millis()
-                )),
+                Err(_) => self.too_late(endpoint),
             };
             if let Some(failure) = self.hung_up(endpoint, &status).await {
                 unreachable.push(failure);
@@ -100,9 +97,12 @@ impl Client {
                 Ok(mut control) => {
                     let mut request = Request::new(request);
                     telemetry::inject(request.metadata_mut());
-                    let status = match rpc(&mut control, request).await {
-                        Ok(opened) => return Ok(opened.into_inner()),
-                        Err(status) => status,
+                    let opened =
+                        tokio::time::timeout(self.timeout, rpc(&mut control, request)).await;
+                    let status = match opened {
+                        Ok(Ok(opened)) => return Ok(opened.into_inner()),
+                        Ok(Err(status)) => status,
+                        Err(_) => self.too_late(endpoint),
                     };
                     let failure = self.hung_up(endpoint, &status).await;
                     return Err(failure.unwrap_or_else(|| Failure::of(&status)));
@@ -111,6 +111,19 @@ impl Client {
             }
         }
         Err(nobody(unreachable))
+    }
+
+    /// The next piece of a stream that comes by itself; `None`: that was all.
+    pub(crate) async fn next<A>(&self, stream: &mut Streaming<A>) -> Result<Option<A>, Failure> {
+        match tokio::time::timeout(self.timeout, stream.message()).await {
+            Ok(piece) => piece.map_err(|status| Failure::of(&status)),
+            Err(_) => Err(Failure::of(&self.too_late("the agent"))),
+        }
+    }
+
+    fn too_late(&self, who: &str) -> Status {
+        let span = self.timeout.as_millis();
+        Status::deadline_exceeded(format!("{who} did not answer within {span} ms"))
     }
 
     /// The agent hung up before it took the call: nothing was done. Because of the certificates, most likely; then it says so when asked.

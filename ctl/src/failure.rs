@@ -101,7 +101,7 @@ impl Failure {
             return Self::faults("the document", &faults);
         }
 
-        let no_quorum = is_no_quorum(status);
+        let no_quorum = is_no_quorum(status) || reason(status) == Some("unconfirmed");
         let exit = match status.code() {
             _ if tls_refusal(status).is_some() => Exit::Denied,
             Code::Aborted => Exit::Conflict,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lvsmesh_tests::document::{Document, LVS_1, LVS_2, RS_1, VIP};
+use lvsmesh_tests::fleet::{Options, machines};
 use lvsmesh_tests::{Fleet, eventually, link, pace};
 use nix::sys::signal::Signal;
 
@@ -242,6 +243,47 @@ fn a_node_that_was_removed_while_it_was_down_is_told_and_leaves_its_kernel_as_it
     fleet.until("it is back", Duration::from_secs(40), |status| {
         status.node(RS_1.0).is_some_and(|node| node.id == 4 && node.raft == "witness")
     });
+}
+
+/// Of two voters the one that stays must have taken the other's vote before its machine may be switched off.
+#[test]
+fn a_leader_that_is_removed_may_be_switched_off_at_once() {
+    let options = Options { two: true, pure: true, ..Options::default() };
+    let mut fleet = Fleet::start_on(machines(), &options);
+    fleet.apply(&Document::vip_alone());
+    fleet.held_by(LVS_1.0);
+    let _removed = fleet.ctl.run(&["node", "remove", LVS_1.0, "--yes"]).succeeded();
+    fleet.kill(LVS_1.0);
+    fleet.ctl.endpoints = vec![format!("{}:7400", LVS_2.1)];
+    fleet.held_by(LVS_2.0);
+    let changed = Document { advert_interval: "2s", ..Document::vip_alone() };
+    fleet.apply(&changed);
+    let status = fleet.until("one node is left", Duration::from_secs(20), |status| {
+        status.quorum && status.nodes.len() == 1
+    });
+    assert_eq!(status.leader, LVS_2.0);
+}
+
+#[test]
+fn a_node_without_which_nothing_could_be_decided_is_not_removed() {
+    let mut fleet = Fleet::start();
+    fleet.apply(&Document::vip_alone());
+    same_revision(&fleet, 1);
+    fleet.kill(RS_1.0);
+    fleet.until("it is missed", Duration::from_secs(20), |status| {
+        status.node(RS_1.0).is_some_and(|node| !node.reachable)
+    });
+    // The leader says "lately" for some while yet.
+    std::thread::sleep(pace::scaled(Duration::from_secs(4)));
+    let refused = fleet.ctl.run(&["node", "remove", LVS_2.0, "--yes"]);
+    let wanted =
+        format!("without node `{}` no majority of voters would be left: {} ", LVS_2.0, RS_1.0);
+    assert!(refused.err.contains(&wanted), "{}", refused.err);
+    assert_eq!(refused.code, 1);
+    // The dead one first.
+    let _removed = fleet.ctl.run(&["node", "remove", RS_1.0, "--yes"]).succeeded();
+    let _removed = fleet.ctl.run(&["node", "remove", LVS_2.0, "--yes"]).succeeded();
+    fleet.held_by(LVS_1.0);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::{Stream, StreamExt, stream};
 use lvsmesh_core::command::{Apply, Command, Outcome};
 use lvsmesh_core::document;
+use lvsmesh_core::membership::Configuration;
 use lvsmesh_core::model::{Document, NodeId};
 use lvsmesh_core::state::{self, State};
 use lvsmesh_proto::convert::Refused;
@@ -206,6 +207,7 @@ impl ControlService {
             .at_leader(
                 &errand,
                 || async {
+                    self.before_removal(&name, errand.deadline).await?;
                     let command = Command::Remove { name: name.clone() };
                     let outcome = self.context.writes.propose(command).await?;
                     let Outcome::Removed { id } = outcome else {
@@ -226,14 +228,43 @@ impl ControlService {
             .await
     }
 
-    /// Waits until Raft's configuration no longer has that node. A leader that removed itself waits until it leads no more: what is decided
-    /// after that, by its successor, it is not told.
+    /// Refuses to take out a voter without which the others could decide nothing. A leader does not remove itself: it leads no more when this returns, and its
+    /// successor, which sees the removal through, is asked instead.
+    async fn before_removal(&self, name: &str, deadline: Instant) -> Result<(), CallError> {
+        let state = self.context.applied();
+        let Some(member) = state.member_by_name(name) else { return Ok(()) };
+        let status = self.context.raft.status.borrow().clone();
+        let configuration = Configuration {
+            voters: &status.voters,
+            learners: &status.learners,
+            leader: status.id,
+            matched: &status.matched,
+            heard: &status.heard,
+            commit: status.commit,
+        };
+        let alone = status.voters.len() < 2;
+        if !alone && status.voters.contains(&member.id) && !configuration.can_spare(member.id) {
+            let silent = status.voters.difference(&status.heard);
+            let silent = silent.filter(|id| **id != member.id);
+            let names = silent
+                .map(|id| state.member(*id).map_or_else(|| id.to_string(), |m| m.name.clone()));
+            return Err(CallError::Needed {
+                name: name.to_owned(),
+                silent: names.collect::<Vec<_>>().join(", "),
+            });
+        }
+        if alone || member.id != status.id {
+            return Ok(());
+        }
+        handover::before_stop(&self.context, deadline).await;
+        Err(CallError::NotLeader)
+    }
+
+    /// Waits until Raft's configuration no longer has that node.
     async fn forgotten(&self, id: NodeId, deadline: Instant) -> Result<(), CallError> {
         let mut status = self.context.raft.status.clone();
-        let gone = status.wait_for(|status| match status.id == id {
-            true => !status.leading,
-            false => !status.voters.contains(&id) && !status.learners.contains(&id),
-        });
+        let gone = status
+            .wait_for(|status| !status.voters.contains(&id) && !status.learners.contains(&id));
         match timeout_at(deadline, gone).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(CallError::Stopping),

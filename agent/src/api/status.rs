@@ -22,6 +22,8 @@ pub const FAULTS: &str = "lvsmesh-faults-bin";
 pub const CONFLICT: &str = "lvsmesh-conflict-bin";
 /// The value of [`REASON`] when no majority of voters can be reached.
 pub const NO_QUORUM: &str = "no-quorum";
+/// The value of [`REASON`] when a change was proposed, and its proposer no longer reaches a majority: it may or may not be made.
+pub const UNCONFIRMED: &str = "unconfirmed";
 /// The value of [`REASON`] when a call that was passed on reached an agent that does not lead.
 pub const NOT_LEADER: &str = "not-leader";
 
@@ -128,6 +130,14 @@ pub enum CallError {
         /// Why.
         reason: String,
     },
+    /// Too few of those who would vote without a node are heard from.
+    #[error("without node `{name}` no majority of voters would be left: {silent} cannot be heard")]
+    Needed {
+        /// The node that was to go.
+        name: String,
+        /// Voters, by name.
+        silent: String,
+    },
     /// A word of the document is newer than a node's version.
     #[error("{path}: `{word}` cannot be used while node `{node}` may not know it: {reason}")]
     TooNew {
@@ -213,6 +223,7 @@ impl CallError {
             | Self::UnknownRevision { .. }
             | Self::Rejected(Rejection::UnknownNode { .. }) => Code::NotFound,
             Self::Unfit { .. }
+            | Self::Needed { .. }
             | Self::TooNew { .. }
             | Self::NobodyFit { .. }
             | Self::NoIpvs { .. }
@@ -263,6 +274,9 @@ impl CallError {
             Self::TooNew { .. } => Some(
                 "upgrade lvs-agent on every node first; `lvsctl node remove` takes out one that is gone for good".to_owned(),
             ),
+            Self::Needed { .. } => Some(
+                "start those agents again, or remove their nodes first, or join others; nothing was changed".to_owned(),
+            ),
             Self::Unreachable { .. } => {
                 Some("is its agent running, and is the way there open?".to_owned())
             }
@@ -283,7 +297,9 @@ impl CallError {
 
     fn reason(&self) -> Option<&'static str> {
         match self {
-            Self::NoQuorum { .. } | Self::Unconfirmed { quorum: false } => Some(NO_QUORUM),
+            Self::NoQuorum { .. } => Some(NO_QUORUM),
+            // Not that of the former: whoever reads that knows that nothing happened.
+            Self::Unconfirmed { quorum: false } => Some(UNCONFIRMED),
             Self::NotLeader => Some(NOT_LEADER),
             Self::NoMember(_) => Some(NO_MEMBER),
             Self::NoLog { .. } => Some(NO_LOG),
@@ -301,6 +317,7 @@ impl CallError {
             | Self::UnknownService { .. }
             | Self::UnknownRevision { .. }
             | Self::Unfit { .. }
+            | Self::Needed { .. }
             | Self::TooNew { .. }
             | Self::NobodyFit { .. }
             | Self::NotMoved { .. }

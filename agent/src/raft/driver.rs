@@ -179,6 +179,7 @@ impl<S: LogStore, O: Outbound> Driver<S, O> {
             leading: false,
             settled: false,
             backed: false,
+            heard: BTreeSet::new(),
             fault: Some(fault),
             matched: BTreeMap::new(),
             ..view.clone()

@@ -500,13 +500,9 @@ impl<S: LogStore> Node<S> {
         self.raw.raft.state == StateRole::Leader
     }
 
-    /// Whether a majority of the voters, this node included, was heard from lately.
-    fn is_backed(&self, voters: &BTreeSet<NodeId>) -> bool {
-        let lately = |id: &&NodeId| {
-            **id == self.id
-                || self.answered.get(&id.0).is_some_and(|at| at + BACKED_TICKS >= self.ticks)
-        };
-        voters.iter().filter(lately).count() > voters.len() / 2
+    /// Whether this node, or one that was heard from lately.
+    fn is_heard(&self, id: NodeId) -> bool {
+        id == self.id || self.answered.get(&id.0).is_some_and(|at| at + BACKED_TICKS >= self.ticks)
     }
 
     fn leader(&self) -> Option<NodeId> {
@@ -755,15 +751,20 @@ impl<S: LogStore> Node<S> {
         let nodes = |ids: Vec<u64>| -> BTreeSet<NodeId> { ids.into_iter().map(NodeId).collect() };
         let conf = prs.conf().to_conf_state();
         let voters = nodes([conf.voters, conf.voters_outgoing].concat());
+        let learners = nodes(conf.learners);
+        let heard: BTreeSet<NodeId> =
+            voters.union(&learners).copied().filter(|id| leading && self.is_heard(*id)).collect();
+        let backing = voters.intersection(&heard).count();
         RaftStatus {
             id: self.id,
             term: raft.term,
             leader: self.leader(),
             leading,
             settled: leading && raft.commit_to_current_term(),
-            backed: leading && self.is_backed(&voters),
+            backed: leading && backing > voters.len() / 2,
+            heard,
             voters,
-            learners: nodes(conf.learners),
+            learners,
             commit: raft.raft_log.committed,
             applied: raft.raft_log.applied(),
             fault: None,

@@ -7,7 +7,6 @@ use std::path::Path;
 
 use lvsmesh_core::document::Value;
 use lvsmesh_proto::v1;
-use tokio_stream::StreamExt as _;
 
 use crate::args::{Ipvs, Listed, Named, Whose};
 use crate::client::{Client, Repeat};
@@ -105,8 +104,7 @@ async fn connections(
             .stream(request, async |control, request| control.list_ipvs_connections(request).await)
             .await?;
         let mut whole = v1::ListIpvsConnectionsResponse::default();
-        while let Some(piece) = pieces.next().await {
-            let piece = piece.map_err(|status| Failure::of(&status))?;
+        while let Some(piece) = client.next(&mut pieces).await? {
             whole.node = piece.node;
             whole.connections.extend(piece.connections);
         }

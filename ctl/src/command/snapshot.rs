@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use lvsmesh_proto::backup::{self, Backup};
 use lvsmesh_proto::v1;
-use tokio_stream::StreamExt as _;
 
 use super::{apply, confirm};
 use crate::args::Restore;
@@ -28,8 +27,8 @@ pub(super) async fn save(
         .stream(request, async |control, request| control.save_snapshot(request).await)
         .await?;
     let mut bytes = Vec::new();
-    while let Some(piece) = pieces.next().await {
-        bytes.extend(piece.map_err(|status| Failure::of(&status))?.piece);
+    while let Some(piece) = client.next(&mut pieces).await? {
+        bytes.extend(piece.piece);
     }
     let backup = decoded("what the agent sent", &bytes)?;
     write(file, &bytes).map_err(|error| {

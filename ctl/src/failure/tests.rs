@@ -19,11 +19,13 @@ fn status(code: Code, message: &str, trailers: &[(&'static str, Vec<u8>)]) -> St
 #[test]
 fn every_code_has_its_exit_code() {
     let no_quorum: &[(&'static str, Vec<u8>)] = &[("lvsmesh-reason", b"no-quorum".to_vec())];
+    let unconfirmed: &[(&'static str, Vec<u8>)] = &[("lvsmesh-reason", b"unconfirmed".to_vec())];
     #[rustfmt::skip]
     let cases = [
         (status(Code::NotFound, "no node is named `x`", &[]),           4),
         (status(Code::Aborted, "moved on", &[]),                        5),
         (status(Code::Unavailable, "no quorum: waited", no_quorum),     6),
+        (status(Code::Unavailable, "may or may not be", unconfirmed),   6),
         (status(Code::Unavailable, "the agent is stopping", &[]),       1),
         (status(Code::DeadlineExceeded, "too slow", &[]),               8),
         (status(Code::Cancelled, "Timeout expired", &[]),               8),

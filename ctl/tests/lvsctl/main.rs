@@ -154,6 +154,19 @@ async fn a_degraded_fleet_is_shown_and_the_exit_code_is_3() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_may_have_been_made_is_not_made_again() {
+    let unconfirmed = ("lvsmesh-reason", b"unconfirmed".to_vec());
+    let (cut_off, seen) = start(refusal(Code::Unavailable, "not confirmed", unconfirmed)).await;
+    let (well, others) = start(Mood::Well).await;
+    let (_directory, path) = file(DOCUMENT);
+    let endpoints = ["--insecure", "--endpoint", &cut_off, "--endpoint", &well];
+    let run = run(&[&endpoints[..], &["apply", "-f", &path]].concat()).await;
+    assert_eq!(run.code, 6, "{}", run.err);
+    assert!(run.err.contains("not confirmed"), "{}", run.err);
+    assert_eq!((seen.lock().unwrap().calls, others.lock().unwrap().calls), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn agents_are_tried_in_turn() {
     let (well, seen) = start(Mood::Well).await;
     let (alone, _) = start(no_quorum()).await;
@@ -178,6 +191,11 @@ async fn an_agent_that_is_down_or_silent_is_told_apart() {
 
     let (silent, _) = start(Mood::Hangs).await;
     let late = run(&["--insecure", "--endpoint", &silent, "--timeout", "200ms", "history"]).await;
+    assert_eq!(late.code, 8, "{}", late.err);
+    let directory = tempfile::tempdir().unwrap();
+    let name = directory.path().join("fleet.snapshot").display().to_string();
+    let connection = ["--insecure", "--endpoint", &silent, "--timeout", "200ms"];
+    let late = run(&[&connection[..], &["snapshot", "save", &name]].concat()).await;
     assert_eq!(late.code, 8, "{}", late.err);
 }
 

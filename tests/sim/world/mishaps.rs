@@ -66,6 +66,7 @@ impl World {
                 learners: &view.learners,
                 leader: view.id,
                 matched: &view.matched,
+                heard: &view.heard,
                 commit: view.commit,
             };
             let change = membership::next_change(agent.state.members(), configuration);
