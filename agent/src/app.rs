@@ -353,7 +353,7 @@ impl Parts {
     async fn stop(mut self) -> Result<(), AppError> {
         handover::before_stop(&self.context, Instant::now() + HANDOVER).await;
         self.context.lease.inputs.order(Order::Stop);
-        join("the lease thread", self.lease).await;
+        let let_go = join("the lease thread", self.lease).await.is_some();
         self.shutdown.send_replace(true);
         let drained = async { while self.tasks.join_next().await.is_some() {} };
         if timeout(STOP, drained).await.is_err() {
@@ -362,7 +362,8 @@ impl Parts {
         }
         self.context.raft.shutdown();
         let outcome = join("the raft thread", self.raft).await;
-        if let Some(guard) = self.guard {
+        // Without that word it finds the agent dead, and removes what the thread may have left.
+        if let Some(guard) = self.guard.filter(|_| let_go) {
             // It waits for the process to exit.
             drop(tokio::task::spawn_blocking(move || guard.done()).await);
         }

@@ -116,6 +116,8 @@ pub struct Foreign {
 pub struct Outlook {
     /// Why it could not claim, one line each: a VIP's interface that is missing or down, IPv6 that is switched off there.
     pub faults: Vec<String>,
+    /// Why it could claim nothing at all: of every group one.
+    pub unusable: Option<String>,
     /// Foreign masters that are heard now.
     pub foreign: Vec<Foreign>,
     /// VIPs that the thread has put on their interfaces. One is taken out of here *before* it is taken off.

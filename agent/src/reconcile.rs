@@ -194,6 +194,10 @@ pub async fn run<K: Kernel>(
         }
         let mut latest = rounds.report().clone();
         latest.warnings.extend(outlook(&mut lease));
+        if latest.ineligible.is_none() {
+            // A holder that can claim nothing keeps the VIPs from those who could.
+            latest.ineligible.clone_from(&lease.outlook.borrow().unusable);
+        }
         let answering = lease.outlook.borrow().answering.clone();
         let also = answering.into_iter().filter(|vip| !latest.vips_attached.contains(vip));
         let mut answered: Vec<_> = also.chain(latest.vips_attached.iter().copied()).collect();

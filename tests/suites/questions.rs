@@ -89,6 +89,29 @@ fn linux_the_kernel_passes_requests_for_these_addresses_alone() {
 }
 
 #[test]
+fn linux_of_more_addresses_than_a_filter_takes_none_is_overheard() {
+    let pair = Pair::new();
+    // Three instructions each; 4096 are allowed.
+    let many: Vec<Ipv4Addr> =
+        (1..=1500).map(|n: u16| Ipv4Addr::from(0x0a00_0000 + u32::from(n))).collect();
+    let socket = pair.here.inside(|| QuestionSocket::arp(index_of("eth0"), &many).unwrap());
+    let (sender, target) = pair
+        .there
+        .inside(|| (FrameSender::open().unwrap(), LinkTarget::new(index_of("eth0")).unwrap()));
+    let ask = |address, operation| {
+        sender.send(&target, &request(address, operation).encode(BROADCAST)).unwrap();
+    };
+    ask(many[0], Operation::Request);
+    assert_eq!(heard(&socket), Vec::<Vec<u8>>::new(), "it starts deaf");
+    socket.listen().unwrap();
+    ask(many[0], Operation::Reply);
+    ask(many[1499], Operation::Request);
+    let asked: Vec<Ipv4Addr> =
+        heard(&socket).iter().map(|frame| Packet::decode(frame).unwrap().target).collect();
+    assert_eq!(asked, [many[1499]], "a request, and no reply");
+}
+
+#[test]
 fn linux_the_kernel_passes_solicitations_for_these_addresses_alone() {
     let pair = Pair::new();
     let vips = [v6(0x100), v6(0x101)];

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::mem::ManuallyDrop;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -68,7 +69,8 @@ pub enum GuardFault {
 /// If it cannot start, or cannot remove everything.
 pub fn main(run_dir: &Path) -> Result<(), GuardFault> {
     let mut deaf = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+    // systemd's watchdog sends SIGABRT to the agent's whole control group, and then the guard has something to do.
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGABRT] {
         deaf.add(signal);
     }
     if let Err(error) = deaf.thread_block() {
@@ -82,7 +84,8 @@ pub fn main(run_dir: &Path) -> Result<(), GuardFault> {
     if let Err(error) = favour() {
         tracing::debug!(%error, "the guard is as likely to wait for the processor as any other process");
     }
-    let _lock = take_lock(run_dir, PATIENCE).map_err(GuardFault::Lock)?;
+    // Freed when this process is gone, with all that it has, and not before: the next agent takes what this one still has to.
+    let _lock = ManuallyDrop::new(take_lock(run_dir, PATIENCE).map_err(GuardFault::Lock)?);
     let page = Page::open(run_dir).map_err(GuardFault::Page)?;
     let mut routes = RouteSocket::open().map_err(GuardFault::Socket)?;
 

@@ -32,6 +32,11 @@ impl Clock {
         raw_now()
     }
 
+    /// Whether the machine was suspended since [`jumped`](Self::jumped) was last asked, which is still to say so.
+    pub(super) fn was_suspended(&self) -> bool {
+        suspended().map_or(true, |(least, _)| least > self.offset + SUSPENDED)
+    }
+
     /// Whether the machine was suspended, or the clock went back, since this was last asked.
     pub(super) fn jumped(&mut self) -> bool {
         let now = self.now();
@@ -63,6 +68,7 @@ mod tests {
         let mut clock = Clock::new().unwrap();
         let mut last = clock.now();
         for _ in 0..10_000 {
+            assert!(!clock.was_suspended());
             assert!(!clock.jumped());
             let now = clock.now();
             assert!(now >= last);

@@ -68,6 +68,10 @@ impl Tools<'_> {
     fn until(&self, fallback: &Fallback) -> Option<Mono> {
         /// Without a lease nobody counts on its end. It is held for as long as this thread turns, which it does at least every half lease.
         const UNLEASED: Duration = Duration::from_secs(2);
+        if self.clock.was_suspended() {
+            // The next turn says so to all.
+            return None;
+        }
         let now = self.clock.now();
         if self.lease.may_emit(now) {
             return self.lease.lease_until();

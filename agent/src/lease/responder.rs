@@ -4,6 +4,7 @@
 //! has at that moment, and is made before the lease is asked, so that between the look at the clock and the `send` nothing else happens. A thread
 //! that is stopped in between sends one answer late; that one is all that can come from a holder that is stopped.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
@@ -30,6 +31,8 @@ pub(super) struct Responder {
     ndp: Option<QuestionSocket>,
     /// The interface forwards IPv6.
     router: bool,
+    /// The group's: the kernel may pass questions for others.
+    vips: BTreeSet<IpAddr>,
 }
 
 impl Responder {
@@ -50,7 +53,8 @@ impl Responder {
         let arp = (!v4.is_empty()).then(|| QuestionSocket::arp(interface.index, &v4));
         let ndp = (!v6.is_empty()).then(|| QuestionSocket::ndp(interface.index, &v6, &groups));
         let (arp, ndp) = (arp.transpose()?, ndp.transpose()?);
-        Ok(Some(Self { arp, ndp, router: interface.router }))
+        let vips = vip.addresses.iter().copied().collect();
+        Ok(Some(Self { arp, ndp, router: interface.router, vips }))
     }
 
     fn each(&self) -> impl Iterator<Item = &QuestionSocket> {
@@ -81,6 +85,7 @@ impl Responder {
             {
                 let Some(mac) = socket.hardware_address()? else { continue };
                 let asked = arp::Packet::decode(frame).ok();
+                let asked = asked.filter(|asked| self.vips.contains(&asked.target.into()));
                 if let Some(answer) = asked.and_then(|asked| asked.answer(mac)) {
                     return Ok(Some(Answer::Arp(answer)));
                 }
@@ -89,7 +94,9 @@ impl Responder {
             let Some(socket) = &self.ndp else { return Ok(None) };
             let Some(frame) = socket.receive(&mut buffer)? else { return Ok(None) };
             let Some(mac) = socket.hardware_address()? else { continue };
-            if let Ok(asked) = ndp::Solicitation::decode(frame) {
+            if let Ok(asked) = ndp::Solicitation::decode(frame)
+                && self.vips.contains(&asked.target.into())
+            {
                 return Ok(Some(Answer::Ndp(asked.answer(mac, self.router))));
             }
         }

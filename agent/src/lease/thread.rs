@@ -580,6 +580,10 @@ impl Thread {
         for group in &self.groups {
             group.describe(now, &self.gates, &mut seen);
         }
+        let faults: Vec<&str> = self.groups.iter().filter_map(Group::fault).collect();
+        if !faults.is_empty() && faults.len() == self.groups.len() {
+            seen.unusable = Some(faults.join("; "));
+        }
         self.outlook.send_if_modified(|outlook| {
             let changed = *outlook != seen;
             *outlook = seen;

@@ -52,7 +52,8 @@ impl QuestionSocket {
     ///
     /// `ENODEV` if there is no such interface, `EPERM` without CAP_NET_RAW.
     pub fn arp(ifindex: u32, addresses: &[Ipv4Addr]) -> Result<Self, KernelError> {
-        Self::open(ifindex, ETH_P_ARP, arp_filter(addresses), None)
+        let filters = [arp_filter(addresses), arp_requests().pass_all()];
+        Self::open(ifindex, ETH_P_ARP, filters, None)
     }
 
     /// Opens a socket for neighbour solicitations, and joins the groups in which `addresses` are asked for (`groups`: RFC 4291 §2.7.1).
@@ -77,13 +78,14 @@ impl QuestionSocket {
             let object = format!("multicast groups on the interface with index {ifindex}");
             KernelError::io("join", object, &error)
         })?;
-        Self::open(ifindex, ETH_P_IPV6, ndp_filter(addresses), Some(joined))
+        let filters = [ndp_filter(addresses), solicitations().pass_all()];
+        Self::open(ifindex, ETH_P_IPV6, filters, Some(joined))
     }
 
     fn open(
         ifindex: u32,
         protocol: u16,
-        filter: Vec<SockFilter>,
+        filters: [Vec<SockFilter>; 2],
         groups: Option<Socket>,
     ) -> Result<Self, KernelError> {
         let refused = |error: std::io::Error| {
@@ -96,16 +98,20 @@ impl QuestionSocket {
         let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None)
             .map_err(refused)?;
         socket.set_recv_buffer_size(ROOM).map_err(refused)?;
+        // The kernel takes no more of a filter than `net.core.optmem_max` allows (20 kB before Linux 6.8: some hundred addresses), and 4096
+        // instructions at most. What a coarser one lets through, whoever reads has to look at.
+        let [exact, coarse] = filters;
+        let filter = if socket.attach_filter(&exact).is_ok() { exact } else { coarse };
         socket.attach_filter(&DEAF).map_err(refused)?;
         socket.bind(&address).map_err(refused)?;
         Ok(Self { socket, address, filter, _groups: groups })
     }
 
-    /// From here on questions are received.
+    /// From here on questions are received; where there are more addresses than the kernel takes into a filter, also such as are for others.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or `EINVAL` for more addresses than a filter has room for (some four hundred); the socket stays deaf then.
+    /// `ENOMEM`; the socket stays deaf then.
     pub fn listen(&self) -> Result<(), Errno> {
         self.socket.attach_filter(&self.filter).map_err(|error| errno(&error))
     }
@@ -193,6 +199,12 @@ impl Program {
         self.drop();
     }
 
+    /// Passes what is left.
+    fn pass_all(mut self) -> Vec<SockFilter> {
+        self.0.push(SockFilter::new(RET, 0, 0, u32::MAX));
+        self.0
+    }
+
     /// Passes a packet that has one of these runs of 32-bit words at `offset`.
     fn pass<const N: usize>(mut self, offset: u32, wanted: &[[u32; N]]) -> Vec<SockFilter> {
         for words in wanted {
@@ -210,19 +222,29 @@ impl Program {
     }
 }
 
-/// ARP requests (operation 1) with one of these targets.
-fn arp_filter(addresses: &[Ipv4Addr]) -> Vec<SockFilter> {
+/// ARP requests (operation 1).
+fn arp_requests() -> Program {
     let mut program = Program::new();
     program.require(LD_H_ABS, 20, 1);
-    let wanted: Vec<[u32; 1]> = addresses.iter().map(|address| [address.to_bits()]).collect();
-    program.pass(38, &wanted)
+    program
 }
 
-/// Neighbour solicitations (ICMPv6 directly behind the IPv6 header, type 135) with one of these targets.
-fn ndp_filter(addresses: &[Ipv6Addr]) -> Vec<SockFilter> {
+/// Neighbour solicitations (ICMPv6 directly behind the IPv6 header, type 135).
+fn solicitations() -> Program {
     let mut program = Program::new();
     program.require(LD_B_ABS, 20, 58);
     program.require(LD_B_ABS, 54, 135);
+    program
+}
+
+/// With one of these targets.
+fn arp_filter(addresses: &[Ipv4Addr]) -> Vec<SockFilter> {
+    let wanted: Vec<[u32; 1]> = addresses.iter().map(|address| [address.to_bits()]).collect();
+    arp_requests().pass(38, &wanted)
+}
+
+/// With one of these targets.
+fn ndp_filter(addresses: &[Ipv6Addr]) -> Vec<SockFilter> {
     let words = |address: &Ipv6Addr| {
         let octets = address.octets();
         [0, 4, 8, 12].map(|at| {
@@ -230,5 +252,5 @@ fn ndp_filter(addresses: &[Ipv6Addr]) -> Vec<SockFilter> {
         })
     };
     let wanted: Vec<[u32; 4]> = addresses.iter().map(words).collect();
-    program.pass(62, &wanted)
+    solicitations().pass(62, &wanted)
 }

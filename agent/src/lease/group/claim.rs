@@ -117,15 +117,17 @@ impl Group {
     /// Takes the group's addresses off its interface, whoever put them there.
     pub(crate) fn clear(&mut self, tools: &mut Tools<'_>) {
         let Ok(segment) = &mut self.segment else { return };
-        let mut gone = true;
+        let mut left = BTreeSet::new();
         for address in &mut segment.addresses {
-            gone &= tools.remove(address);
+            if !tools.remove(address) {
+                left.insert(address.address());
+            }
         }
         if let Some(guard) = tools.guard {
-            guard.drop(segment.held());
+            guard.drop(segment.held().filter(|held| !left.contains(&held.address)));
         }
         // What is still there is answered for, and must not be.
-        if gone {
+        if left.is_empty() {
             self.disarm(tools);
         }
     }

@@ -8,6 +8,8 @@ use lvsmesh_core::model::{Attach, VrrpVersion};
 use lvsmesh_core::ndp::{self, Advertisement};
 use lvsmesh_kernel::clock::raw_now;
 
+use super::super::responder::{Answer, Responder};
+use super::super::segment::resolve;
 use super::without::policy;
 use super::*;
 
@@ -179,6 +181,32 @@ fn a_holder_answers_for_a_vip_that_is_on_no_interface() {
     holder.stop();
     asker.nobody_answers();
     assert_eq!(counters.answers_sent.get(), 3);
+}
+
+#[test]
+fn a_stranger_is_not_answered_for_however_much_the_kernel_lets_through() {
+    let asker = Asker::new();
+    // More than a filter of the kernel's takes.
+    let more = (1..=1500).map(|n: u16| Ipv4Addr::from(0x0a00_0000 + u32::from(n)).into());
+    let group = Vip { addresses: more.chain([VIP.into()]).collect(), ..responder() };
+    let vips = group.addresses.iter().copied().collect();
+    let interface = resolve(&group, &vips, Policy::Strict).unwrap();
+    let responder = Responder::open(&group, &interface).unwrap().unwrap();
+    responder.listen().unwrap();
+    asker.who_has(Ipv4Addr::new(192, 168, 3, 77));
+    asker.who_has(VIP);
+    let answer = || responder.next(&mut 10).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let first = loop {
+        match answer() {
+            Some(answer) => break answer,
+            None => assert!(Instant::now() < deadline, "nothing was heard"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let Answer::Arp(frame) = first else { panic!("it was asked by ARP") };
+    assert_eq!(Packet::decode(&frame).unwrap().sender, VIP);
+    assert!(answer().is_none());
 }
 
 #[test]

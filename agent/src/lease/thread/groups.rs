@@ -24,11 +24,16 @@ impl Thread {
         let outdated: Vec<usize> = (0..self.groups.len())
             .filter(|index| self.groups[*index].is_outdated(&vips, &self.without))
             .collect();
+        if !outdated.is_empty() {
+            // What has gone and come again under its old index has no gate.
+            self.renew_at = now;
+        }
         for index in outdated {
             let vip = self.groups[index].vip.clone();
             let new = Group::new(vip, &vips, &self.directors, &self.without, now);
             let mut old = std::mem::replace(&mut self.groups[index], new);
             self.succeed(index, &mut old);
+            dispose(old);
         }
         self.with_groups(Group::retire);
         if now >= self.renew_at {
@@ -71,7 +76,8 @@ impl Thread {
         let mut gone: Vec<Group> = old.into_values().collect();
         std::mem::swap(&mut self.groups, &mut gone);
         self.with_groups(|group, tools| group.lost(true, tools));
-        self.groups = gone;
+        std::mem::swap(&mut self.groups, &mut gone);
+        gone.into_iter().for_each(dispose);
         self.gates.regroup();
         for (index, before) in &mut new {
             match before {
@@ -83,8 +89,9 @@ impl Thread {
                 None => {}
             }
         }
-        for (index, _) in new {
+        for (index, before) in new {
             self.join(index);
+            before.into_iter().for_each(dispose);
         }
         self.renew();
         self.leftovers = false;
@@ -131,6 +138,15 @@ impl Thread {
             }
             at += 1;
         });
+    }
+}
+
+/// Closes a group's sockets elsewhere: each packet socket takes some 15 ms (an RCU grace period), and the lease does not wait for that.
+fn dispose(group: Group) {
+    let closer = std::thread::Builder::new().name("closer".to_owned()).stack_size(64 * 1024);
+    if let Err(error) = closer.spawn(move || drop(group)) {
+        // The group went with the closure.
+        tracing::debug!(%error, "sockets were closed by the lease thread");
     }
 }
 
