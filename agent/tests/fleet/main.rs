@@ -181,12 +181,13 @@ async fn a_leader_without_lease_and_followers_refuses_writes_for_want_of_a_quoru
     let refused = one.control().apply(apply(2, None)).await.unwrap_err();
     assert_eq!(
         (refused.code(), reason(&refused)),
-        (Code::Unavailable, Some("no-quorum")),
-        "{refused}"
+        (Code::Unavailable, Some("unconfirmed")),
+        "it may come to be made: {refused}"
     );
     // By now it knows, and does not even try.
     let refused = one.control().apply(apply(3, None)).await.unwrap_err();
     assert!(refused.message().contains("no leader was found"), "{refused}");
+    assert_eq!(reason(&refused), Some("no-quorum"));
     let got = one.control().get(GetRequest { revision: 0 }).await.unwrap().into_inner();
     assert!(got.stale, "a leader without a majority may not know the newest revision");
     three.run().await;
