@@ -218,8 +218,8 @@ impl Writes {
                 Err(CallError::NotLeader) if !errand.forwarded => {}
                 Err(CallError::Unconfirmed { quorum: true }) if errand.repeatable => {
                     if errand.forwarded {
-                        // Whoever passed it on tries again.
-                        return Err(CallError::NotLeader);
+                        // Whoever passed it on tries again, and says in the end how it is.
+                        return answer;
                     }
                     unconfirmed = true;
                 }
@@ -281,6 +281,9 @@ fn refusal(status: Status) -> CallError {
     );
     if elsewhere || is_unconnected(&status) {
         return CallError::NotLeader;
+    }
+    if status::reason(&status) == Some(status::UNCONFIRMED_YET) {
+        return CallError::Unconfirmed { quorum: true };
     }
     // An agent's own refusal carries a hint or a reason; what the transport makes up does not, and says nothing about the request.
     let made_up =
@@ -376,6 +379,8 @@ mod tests {
     fn what_may_have_been_done_is_done_twice_only_if_that_does_no_harm() {
         let broken = || Status::unavailable("connection closed");
         assert!(matches!(refusal(broken()), CallError::Unconfirmed { quorum: true }));
+        let unconfirmed = CallError::Unconfirmed { quorum: true };
+        assert!(matches!(refusal(unconfirmed.into()), CallError::Unconfirmed { quorum: true }));
 
         let unconnected =
             || Status::from_error(Box::new(ConnectError(Box::from("connection refused"))));

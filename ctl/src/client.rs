@@ -96,6 +96,8 @@ impl Client {
             match self.connect(endpoint).await {
                 Ok(mut control) => {
                     let mut request = Request::new(request);
+                    // Until it is opened; what comes then may go on for longer.
+                    request.set_timeout(self.timeout);
                     telemetry::inject(request.metadata_mut());
                     let opened =
                         tokio::time::timeout(self.timeout, rpc(&mut control, request)).await;

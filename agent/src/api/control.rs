@@ -23,12 +23,19 @@ use super::peer::unexpected;
 use super::status::CallError;
 use super::{backup, ipvs, table, versions};
 use crate::handover::{self, Wish};
+use crate::raft::RaftStatus;
 use crate::writes::Errand;
 
 /// A revision's message, in bytes.
 const LONGEST_MESSAGE: usize = 1000;
 /// A read that finds no leader in this time is answered from what this node has applied.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a leader waits to hear from those without whom a removal would leave no majority.
+const HEARING: Duration = Duration::from_secs(2);
+
+/// How long one that is to be removed itself tries to hand over.
+const HANDOVER: Duration = Duration::from_secs(4);
 /// Between two looks at the fleet for one watcher.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -233,17 +240,15 @@ impl ControlService {
     async fn before_removal(&self, name: &str, deadline: Instant) -> Result<(), CallError> {
         let state = self.context.applied();
         let Some(member) = state.member_by_name(name) else { return Ok(()) };
+        let mut changes = self.context.raft.status.clone();
+        // Who leads only just has not heard from everybody yet.
+        let spared = changes.wait_for(|status| !status.leading || can_spare(status, member.id));
+        let spared = timeout_at(deadline.min(Instant::now() + HEARING), spared).await.is_ok();
         let status = self.context.raft.status.borrow().clone();
-        let configuration = Configuration {
-            voters: &status.voters,
-            learners: &status.learners,
-            leader: status.id,
-            matched: &status.matched,
-            heard: &status.heard,
-            commit: status.commit,
-        };
-        let alone = status.voters.len() < 2;
-        if !alone && status.voters.contains(&member.id) && !configuration.can_spare(member.id) {
+        if !status.leading {
+            return Err(CallError::NotLeader);
+        }
+        if !spared {
             let silent = status.voters.difference(&status.heard);
             let silent = silent.filter(|id| **id != member.id);
             let names = silent
@@ -253,10 +258,10 @@ impl ControlService {
                 silent: names.collect::<Vec<_>>().join(", "),
             });
         }
-        if alone || member.id != status.id {
+        if status.voters.len() < 2 || member.id != status.id {
             return Ok(());
         }
-        handover::before_stop(&self.context, deadline).await;
+        handover::before_stop(&self.context, deadline.min(Instant::now() + HANDOVER)).await;
         Err(CallError::NotLeader)
     }
 
@@ -312,6 +317,20 @@ fn rehearse(state: &State, apply: Apply) -> Result<v1::ApplyResponse, CallError>
             Err(unexpected(&other))
         }
     }
+}
+
+/// Whether the fleet can decide something without that node: it has no vote, or a majority of the other voters is heard from. The last voter is for the state
+/// machine to refuse.
+fn can_spare(status: &RaftStatus, id: NodeId) -> bool {
+    let configuration = Configuration {
+        voters: &status.voters,
+        learners: &status.learners,
+        leader: status.id,
+        matched: &status.matched,
+        heard: &status.heard,
+        commit: status.commit,
+    };
+    status.voters.len() < 2 || !status.voters.contains(&id) || configuration.can_spare(id)
 }
 
 fn unix_ms() -> u64 {

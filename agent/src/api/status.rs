@@ -24,6 +24,8 @@ pub const CONFLICT: &str = "lvsmesh-conflict-bin";
 pub const NO_QUORUM: &str = "no-quorum";
 /// The value of [`REASON`] when a change was proposed, and its proposer no longer reaches a majority: it may or may not be made.
 pub const UNCONFIRMED: &str = "unconfirmed";
+/// The same, where a majority is reached.
+pub const UNCONFIRMED_YET: &str = "unconfirmed-yet";
 /// The value of [`REASON`] when a call that was passed on reached an agent that does not lead.
 pub const NOT_LEADER: &str = "not-leader";
 
@@ -300,6 +302,7 @@ impl CallError {
             Self::NoQuorum { .. } => Some(NO_QUORUM),
             // Not that of the former: whoever reads that knows that nothing happened.
             Self::Unconfirmed { quorum: false } => Some(UNCONFIRMED),
+            Self::Unconfirmed { quorum: true } => Some(UNCONFIRMED_YET),
             Self::NotLeader => Some(NOT_LEADER),
             Self::NoMember(_) => Some(NO_MEMBER),
             Self::NoLog { .. } => Some(NO_LOG),
@@ -311,7 +314,6 @@ impl CallError {
             | Self::Field { .. }
             | Self::Document(_)
             | Self::Rejected(_)
-            | Self::Unconfirmed { quorum: true }
             | Self::Stopping
             | Self::UnknownNode { .. }
             | Self::UnknownService { .. }

@@ -102,6 +102,13 @@ impl Gates {
         }
     }
 
+    /// Sees to it once more that the program is before that interface.
+    pub(super) fn repeat(&self, ifindex: u32) {
+        if self.wanted.contains(&ifindex) {
+            self.send(self.errand(ifindex));
+        }
+    }
+
     /// What is to be done about an interface of a group.
     fn errand(&self, ifindex: u32) -> Errand {
         if self.gate.is_ok() { Errand::Attach(ifindex) } else { Errand::Detach(ifindex) }

@@ -83,20 +83,21 @@ impl Responder {
             if let Some(socket) = &self.arp
                 && let Some(frame) = socket.receive(&mut buffer)?
             {
-                let Some(mac) = socket.hardware_address()? else { continue };
                 let asked = arp::Packet::decode(frame).ok();
                 let asked = asked.filter(|asked| self.vips.contains(&asked.target.into()));
-                if let Some(answer) = asked.and_then(|asked| asked.answer(mac)) {
+                let Some(asked) = asked else { continue };
+                let Some(mac) = socket.hardware_address()? else { continue };
+                if let Some(answer) = asked.answer(mac) {
                     return Ok(Some(Answer::Arp(answer)));
                 }
                 continue;
             }
             let Some(socket) = &self.ndp else { return Ok(None) };
             let Some(frame) = socket.receive(&mut buffer)? else { return Ok(None) };
-            let Some(mac) = socket.hardware_address()? else { continue };
-            if let Ok(asked) = ndp::Solicitation::decode(frame)
-                && self.vips.contains(&asked.target.into())
-            {
+            let asked = ndp::Solicitation::decode(frame).ok();
+            let asked = asked.filter(|asked| self.vips.contains(&asked.target.into()));
+            let Some(asked) = asked else { continue };
+            if let Some(mac) = socket.hardware_address()? {
                 return Ok(Some(Answer::Ndp(asked.answer(mac, self.router))));
             }
         }

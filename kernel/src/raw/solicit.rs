@@ -100,7 +100,9 @@ impl QuestionSocket {
         socket.set_recv_buffer_size(ROOM).map_err(refused)?;
         // The kernel takes no more of a filter than `net.core.optmem_max` allows (20 kB before Linux 6.8: some hundred addresses), and 4096
         // instructions at most. What a coarser one lets through, whoever reads has to look at.
+        // The first attempt has to fit beside a filter that is there, as all later ones do.
         let [exact, coarse] = filters;
+        socket.attach_filter(&DEAF).map_err(refused)?;
         let filter = if socket.attach_filter(&exact).is_ok() { exact } else { coarse };
         socket.attach_filter(&DEAF).map_err(refused)?;
         socket.bind(&address).map_err(refused)?;

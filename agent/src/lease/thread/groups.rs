@@ -24,16 +24,16 @@ impl Thread {
         let outdated: Vec<usize> = (0..self.groups.len())
             .filter(|index| self.groups[*index].is_outdated(&vips, &self.without))
             .collect();
-        if !outdated.is_empty() {
-            // What has gone and come again under its old index has no gate.
-            self.renew_at = now;
-        }
         for index in outdated {
             let vip = self.groups[index].vip.clone();
             let new = Group::new(vip, &vips, &self.directors, &self.without, now);
             let mut old = std::mem::replace(&mut self.groups[index], new);
             self.succeed(index, &mut old);
             dispose(old);
+            if let Some(ifindex) = self.groups[index].ifindex() {
+                // What has gone and come again under its old index has no gate.
+                self.gates.repeat(ifindex);
+            }
         }
         self.with_groups(Group::retire);
         if now >= self.renew_at {
