@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lvsmesh_core::membership::{self, Change, Configuration};
+use lvsmesh_core::membership::{self, Change};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -52,15 +52,7 @@ fn due(raft: &RaftHandle) -> Option<Change> {
         return None;
     }
     let state = raft.state.borrow().state.clone();
-    let now = Configuration {
-        voters: &status.voters,
-        learners: &status.learners,
-        leader: status.id,
-        matched: &status.matched,
-        heard: &status.heard,
-        commit: status.commit,
-    };
-    membership::next_change(state.members(), now)
+    membership::next_change(state.members(), status.configuration())
 }
 
 async fn perform(context: &Context, change: Change) -> bool {

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use ::raft::eraftpb::Message;
 use lvsmesh_core::command::{Command, Outcome};
-use lvsmesh_core::membership::Change;
+use lvsmesh_core::membership::{Change, Configuration};
 use lvsmesh_core::model::NodeId;
 use lvsmesh_core::state::State;
 use lvsmesh_proto::convert::{self, DecodeError};
@@ -206,6 +206,21 @@ pub struct RaftStatus {
     pub heard: BTreeSet<NodeId>,
     /// On the leader: how far each node's log is known to match.
     pub matched: BTreeMap<NodeId, u64>,
+}
+
+impl RaftStatus {
+    /// What this leader knows of who votes.
+    #[must_use]
+    pub fn configuration(&self) -> Configuration<'_> {
+        Configuration {
+            voters: &self.voters,
+            learners: &self.learners,
+            leader: self.id,
+            matched: &self.matched,
+            heard: &self.heard,
+            commit: self.commit,
+        }
+    }
 }
 
 /// What the lease thread tells Raft.

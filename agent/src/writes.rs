@@ -216,11 +216,10 @@ impl Writes {
             };
             match answer {
                 Err(CallError::NotLeader) if !errand.forwarded => {}
-                Err(CallError::Unconfirmed { quorum: true }) if errand.repeatable => {
-                    if errand.forwarded {
-                        // Whoever passed it on tries again, and says in the end how it is.
-                        return answer;
-                    }
+                // Of a call that was passed on, whoever did so tries again, and says in the end how it is.
+                Err(CallError::Unconfirmed { quorum: true })
+                    if errand.repeatable && !errand.forwarded =>
+                {
                     unconfirmed = true;
                 }
                 Ok(_) | Err(_) => return answer,

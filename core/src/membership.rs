@@ -196,6 +196,26 @@ mod tests {
         })
     }
 
+    /// The next change where everything up to entry 100 is committed.
+    fn next_of(
+        members: &str,
+        voters: &str,
+        learners: &str,
+        leader: u64,
+        matched: &BTreeMap<NodeId, u64>,
+        heard: &BTreeSet<NodeId>,
+    ) -> Option<Change> {
+        let now = Configuration {
+            voters: &ids(voters),
+            learners: &ids(learners),
+            leader: NodeId(leader),
+            matched,
+            heard,
+            commit: 100,
+        };
+        next_change(&fleet(members), now)
+    }
+
     #[test]
     fn directors_vote_and_realservers_fill_up_to_three() {
         let table = [
@@ -251,18 +271,8 @@ mod tests {
         for (members, voters, learners, leader, level, expected) in table {
             let matched: BTreeMap<NodeId, u64> =
                 ids(level).into_iter().map(|id| (id, 100)).collect();
-            let everybody = matched.keys().copied().chain(ids(voters)).chain(ids(learners));
-            let found = next_change(
-                &fleet(members),
-                Configuration {
-                    voters: &ids(voters),
-                    learners: &ids(learners),
-                    leader: NodeId(leader),
-                    matched: &matched,
-                    heard: &everybody.collect(),
-                    commit: 100,
-                },
-            );
+            let heard = ids(&format!("{voters} {learners}"));
+            let found = next_of(members, voters, learners, leader, &matched, &heard);
             assert_eq!(
                 found,
                 change(expected),
@@ -314,17 +324,7 @@ mod tests {
         ];
         for (members, voters, learners, leader, heard, expected) in table {
             let matched = (1..=6).map(|id| (NodeId(id), 100)).collect();
-            let found = next_change(
-                &fleet(members),
-                Configuration {
-                    voters: &ids(voters),
-                    learners: &ids(learners),
-                    leader: NodeId(leader),
-                    matched: &matched,
-                    heard: &ids(heard),
-                    commit: 100,
-                },
-            );
+            let found = next_of(members, voters, learners, leader, &matched, &ids(heard));
             assert_eq!(
                 found,
                 change(expected),

@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 use futures_util::{Stream, StreamExt, stream};
 use lvsmesh_core::command::{Apply, Command, Outcome};
 use lvsmesh_core::document;
-use lvsmesh_core::membership::Configuration;
 use lvsmesh_core::model::{Document, NodeId};
 use lvsmesh_core::state::{self, State};
 use lvsmesh_proto::convert::Refused;
@@ -322,15 +321,8 @@ fn rehearse(state: &State, apply: Apply) -> Result<v1::ApplyResponse, CallError>
 /// Whether the fleet can decide something without that node: it has no vote, or a majority of the other voters is heard from. The last voter is for the state
 /// machine to refuse.
 fn can_spare(status: &RaftStatus, id: NodeId) -> bool {
-    let configuration = Configuration {
-        voters: &status.voters,
-        learners: &status.learners,
-        leader: status.id,
-        matched: &status.matched,
-        heard: &status.heard,
-        commit: status.commit,
-    };
-    status.voters.len() < 2 || !status.voters.contains(&id) || configuration.can_spare(id)
+    let has_a_say = status.voters.len() > 1 && status.voters.contains(&id);
+    !has_a_say || status.configuration().can_spare(id)
 }
 
 fn unix_ms() -> u64 {

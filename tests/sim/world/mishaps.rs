@@ -3,7 +3,7 @@
 use lvsmesh_agent::raft::node::NodeInput;
 use lvsmesh_agent::raft::storage::Fault as DiskFault;
 use lvsmesh_core::lease::Input;
-use lvsmesh_core::membership::{self, Change, Configuration};
+use lvsmesh_core::membership::{self, Change};
 use lvsmesh_core::model::NodeId;
 use lvsmesh_proto::convert;
 
@@ -61,15 +61,7 @@ impl World {
             let local = self.machines[node].clock.local(self.now);
             let agent = self.machines[node].agent.as_ref().expect("it leads");
             let (view, confirmed) = (agent.raft.view(), agent.lease.status(local).confirmed);
-            let configuration = Configuration {
-                voters: &view.voters,
-                learners: &view.learners,
-                leader: view.id,
-                matched: &view.matched,
-                heard: &view.heard,
-                commit: view.commit,
-            };
-            let change = membership::next_change(agent.state.members(), configuration);
+            let change = membership::next_change(agent.state.members(), view.configuration());
             if let Some(change) = change.filter(|_| confirmed && view.settled) {
                 self.note(node, || format!("{change:?}"));
                 self.requests += 1;
